@@ -1,0 +1,1 @@
+"""lockmodel: can these Postgres transactions deadlock?"""

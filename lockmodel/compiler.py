@@ -1,0 +1,166 @@
+"""From a `Program` to a `System`: every distinct situation of a worker becomes a location, every move an edge.
+
+The exploration is of one worker alone. What other workers do decides only whether an edge is enabled, never where it leads,
+so the locations of one worker are all there is; the engines combine them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lockmodel.errors import Position, SpecError
+from lockmodel.machine import Config, Machine, Move
+from lockmodel.program import Program
+from lockmodel.resolver import resolve
+from lockmodel.spec import Spec
+from lockmodel.system import ActionKind, Edge, Location, Resource, Role, Status, System
+
+MAX_VALUATIONS = 4096
+MAX_RESOURCES = 100_000
+MAX_LOCATIONS = 200_000
+
+
+def compile_spec(spec: Spec) -> System:
+    """Compile `spec` (with its overrides applied). Raises SpecError for what has no meaning or is too large."""
+    return compile_program(resolve(spec))
+
+
+def compile_program(program: Program) -> System:
+    """Expand `program` into locations and edges, breadth first from the idle location."""
+    return Compilation(program).system
+
+
+@dataclass(frozen=True)
+class _Way:
+    """What makes two moves out of one location the same edge, but for their guards."""
+
+    action: ActionKind
+    target: int
+    requests: tuple[object, ...]
+    update: tuple[int, ...] | None
+
+
+class Compilation:
+    """A compiled program, together with the machine that made it.
+
+    `system` is the result; `machine` and `locate` let a trace be walked again with concrete values.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        _check_size(program)
+        self.machine = Machine(program, tuple(_resources(program)))
+        self._numbers: dict[object, int] = {}
+        self._configs: list[Config] = []
+        idle = self._number(Config())
+        edges: list[tuple[Edge, ...]] = []
+        while len(edges) < len(self._configs):
+            edges.append(tuple(self._edges(self._configs[len(edges)])))
+        locations = tuple(self._location(index, out) for index, out in enumerate(edges))
+        assert idle == 0 and locations[0].status is Status.IDLE
+        initial = tuple(program.initial[name] for name in self.machine.variables)
+        self.system = System(
+            name=program.name,
+            resources=self.machine.resources,
+            locations=locations,
+            variables=self.machine.variables,
+            valuations=self.machine.valuations,
+            initial_valuation=_exact_index(self.machine.valuations, initial),
+            roles=tuple(Role(role.name, role.count, role.transactions) for role in program.roles),
+            properties=program.properties,
+            no_global_stall=program.no_global_stall,
+            sets=program.sets,
+        )
+
+    def locate(self, config: Config) -> int:
+        """The index of the location that `config` belongs to."""
+        return self._numbers[self.machine.key(config)]
+
+    def _number(self, config: Config) -> int:
+        key = self.machine.key(config)
+        if key not in self._numbers:
+            if len(self._configs) >= MAX_LOCATIONS:
+                raise SpecError(self.program.position, f"a worker has more than {MAX_LOCATIONS:,} locations")
+            self._numbers[key] = len(self._configs)
+            self._configs.append(config)
+        return self._numbers[key]
+
+    def _edges(self, config: Config) -> Iterable[Edge]:
+        """The moves out of `config`; those that differ only in when they are possible are one edge."""
+        merged: dict[_Way, Edge] = {}
+        for move in self.machine.moves(config):
+            target = self._number(move.target)
+            way = _Way(move.action, target, move.requests, move.update)
+            merged[way] = _join(merged.get(way), self._edge(move, target))
+        return merged.values()
+
+    @staticmethod
+    def _edge(move: Move, target: int) -> Edge:
+        transaction = move.target.transaction if move.action is ActionKind.START else None
+        return Edge(
+            action=move.action,
+            target=target,
+            requests=move.requests,
+            guard=move.guard,
+            update=move.update,
+            faults=move.faults,
+            transaction=transaction.name if transaction else None,
+            label=move.label,
+            position=move.position,
+        )
+
+    def _location(self, index: int, edges: tuple[Edge, ...]) -> Location:
+        config = self._configs[index]
+        return Location(
+            index=index,
+            status=config.status,
+            transaction=config.transaction.name if config.transaction else None,
+            held=config.held,
+            request=self.machine.request(config) if config.status is Status.RUNNING else None,
+            edges=edges,
+            local=self.machine.locals(config),
+        )
+
+
+def _join(first: Edge | None, second: Edge) -> Edge:
+    if first is None or first.guard is None:
+        return first or second
+    guard = None if second.guard is None else first.guard | second.guard
+    return Edge(
+        first.action, first.target, first.requests, guard, first.update, {**first.faults, **second.faults},
+        first.transaction, first.label, first.position,
+    )  # fmt: skip
+
+
+def _resources(program: Program) -> Iterable[Resource]:
+    for family in program.families.values():
+        for arguments in itertools.product(*(program.sets[name] for name in family.per)):
+            name = f"{family.name}[{', '.join(map(str, arguments))}]" if arguments else family.name
+            yield Resource(name, family.name, arguments, family.kind, family.capacity, family.session)
+
+
+def _check_size(program: Program) -> None:
+    for family in program.families.values():
+        size = 1
+        for name in family.per:
+            size *= len(program.sets[name])
+        if size > MAX_RESOURCES:
+            position = family.position or program.position
+            raise SpecError(position, f"{family.name} stands for {size:,} resources; the most is {MAX_RESOURCES:,}")
+    valuations = 1
+    for values in program.variables.values():
+        valuations *= len(values)
+    if valuations > MAX_VALUATIONS:
+        message = f"the variables have {valuations:,} combinations of values; the most is {MAX_VALUATIONS:,}"
+        raise SpecError(Position(program.position.file), message)
+
+
+def _exact_index(valuations: tuple[tuple[object, ...], ...], wanted: tuple[object, ...]) -> int:
+    """Where `wanted` stands in `valuations`, with 1 and true told apart."""
+
+    def exact(values: tuple[object, ...]) -> list[tuple[type, object]]:
+        return [(type(value), value) for value in values]
+
+    return next(index for index, values in enumerate(valuations) if exact(values) == exact(wanted))

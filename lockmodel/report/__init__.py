@@ -1,0 +1,1 @@
+"""Outward forms of a check: one format a file."""

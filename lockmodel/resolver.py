@@ -1,0 +1,310 @@
+"""From a `Spec` to a `Program`: every name looked up, every mode checked, every formula parsed.
+
+Raises SpecError for the first thing that has no meaning, with its line and with what would have one. Everything that can be
+told without expanding loops is told here, also of steps that no run ever reaches.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+from lockmodel.declarations import LOCAL_RESERVED, Declarations, check_identifier
+from lockmodel.errors import Position, SpecError, quote, suggestion
+from lockmodel.expressions import WORKER_FIELDS, Expression, ExpressionError, parse
+from lockmodel.lookup import Lookup, Scope
+from lockmodel.modes import Wait
+from lockmodel.program import (
+    Assign,
+    Block,
+    Either,
+    End,
+    If,
+    Lock,
+    Loop,
+    Program,
+    Reference,
+    Release,
+    RollbackTo,
+    Savepoint,
+    Step,
+    TransactionProgram,
+)
+from lockmodel.spec import (
+    DeadlockExpected,
+    EitherStep,
+    Formula,
+    ForStep,
+    IfStep,
+    LockStep,
+    Node,
+    ReleaseStep,
+    RollbackToStep,
+    SavepointStep,
+    SetStep,
+    Spec,
+    Transaction,
+    ViolationExpected,
+)
+from lockmodel.spec import Step as SpecStep
+from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, Property
+
+_WRITING = re.compile(r"^\s*(?:insert|update|delete|merge)\b", re.IGNORECASE)
+
+
+def resolve(spec: Spec) -> Program:
+    """Look up every name of `spec`. Raises SpecError."""
+    return _Resolver(spec).program()
+
+
+class _Resolver:
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.declared = Declarations(spec)
+        self.lookup = Lookup(self.declared)
+
+    def program(self) -> Program:
+        spec = self.spec
+        transactions = tuple(self._transaction(name, body) for name, body in spec.transactions.items())
+        properties = tuple(
+            self._property(name, text, always)
+            for always, formulas in ((False, spec.never), (True, spec.always))
+            for name, text in formulas.items()
+        )
+        for name in set(spec.never) & set(spec.always):
+            raise SpecError(spec.at("always", name), f"{quote(name)} names a formula in never and in always")
+        observed = {
+            node.attr
+            for prop in properties
+            for node in ast.walk(prop.expression.tree)
+            if isinstance(node, ast.Attribute) and node.attr not in (*WORKER_FIELDS, "holds", "waits_for")
+        }
+        program = Program(
+            name=spec.name,
+            sets=self.declared.sets,
+            variables=self.declared.variables,
+            initial=self.declared.initial,
+            families=self.declared.families,
+            transactions=transactions,
+            roles=self.declared.roles,
+            properties=properties,
+            no_global_stall=spec.no_global_stall,
+            observed=frozenset(observed),
+            position=spec.at(),
+        )
+        self._check_expectation()
+        return program
+
+    def _check_expectation(self) -> None:
+        spec, expect = self.spec, self.spec.expect
+        match expect:
+            case "global stall":
+                if not spec.no_global_stall:
+                    raise SpecError(spec.at("expect"), "to expect a global stall, ask for it: `no global stall: true`")
+            case ViolationExpected():
+                names = [*spec.never, *spec.always]
+                if expect.violated not in names:
+                    hint = suggestion(expect.violated, names)
+                    message = f"no never or always is called {quote(expect.violated)}; {hint}"
+                    raise SpecError(expect.at("violated"), message)
+            case DeadlockExpected():
+                self._check_known(expect.deadlock, "between", expect.deadlock.between, "transaction", spec.transactions)
+                self._check_known(expect.deadlock, "on", expect.deadlock.on, "resource", spec.resources)
+
+    @staticmethod
+    def _check_known(node: Node, key: str, names: list[str] | None, what: str, known: Iterable[str]) -> None:
+        for index, name in enumerate(names or ()):
+            if name not in known:
+                raise SpecError(node.at(key, index), f"unknown {what} {quote(name)}; {suggestion(name, known)}")
+
+    # Transactions
+
+    def _transaction(self, name: str, body: Transaction) -> TransactionProgram:
+        position = self.spec.at("transactions", name)
+        if not name.isprintable() or not name.strip():
+            raise SpecError(position, "the name of a transaction is printable text")
+        scope = Scope({}, frozenset(), frozenset(_savepoints(body.steps)), name)
+        scope = self.lookup.bind(scope, body.choose, body, "choose")
+        start_when = None
+        if body.start_when is not None:
+            start_when = self.lookup.expression(body.start_when, scope, body.at("start when"))
+        let = tuple(
+            (local, self.lookup.expression(text, scope, body.at("let", local))) for local, text in body.let.items()
+        )
+        for local in body.let:
+            check_identifier(local, "local variable", body.at("let", local), LOCAL_RESERVED)
+            if local in scope.parameters or local in self.declared.variables or local in WORKER_FIELDS:
+                raise SpecError(body.at("let", local), f"{quote(local)} is already a name here")
+        scope = replace(scope, locals=frozenset(body.let))
+        taken = []
+        for text, mode_text in body.take_at_start.items():
+            where = body.at("take at start", text)
+            reference = self.lookup.reference(text, scope, where)
+            mode, wait = self.lookup.mode(mode_text, reference, where)
+            if wait is not Wait.BLOCK:
+                raise SpecError(where, f"take at start never waits; write {mode} without {wait}")
+            if self.declared.families[reference.family].kind.counted or self.declared.families[reference.family].table:
+                raise SpecError(where, "take at start takes no pool and no row that names its table")
+            taken.append((reference, mode))
+        return TransactionProgram(
+            name=name,
+            choose=tuple(body.choose.items()),
+            start_when=start_when,
+            let=let,
+            take_at_start=tuple(taken),
+            steps=self._block(body.steps, scope, body, ("steps",)),
+            on_commit=tuple(
+                (target, self.lookup.assigned(target, text, scope, body.at("on commit", target), shared_only=True))
+                for target, text in body.on_commit.items()
+            ),
+            position=position,
+        )
+
+    def _block(self, steps: Iterable[SpecStep], scope: Scope, node: Node, path: tuple[str | int, ...]) -> Block:
+        return Block(tuple(self._step(step, scope, node.at(*path, index)) for index, step in enumerate(steps)))
+
+    def _step(self, step: SpecStep, scope: Scope, position: Position) -> Step:
+        match step:
+            case LockStep():
+                return self._lock(step, scope)
+            case ForStep():
+                inner = self.lookup.bind(scope, step.over, step, "for")
+                body = self._block(step.do, inner, step, ("do",))
+                self.lookup.check_template(step.sql, scope, step, "sql")
+                self.lookup.check_template(step.label, scope, step, "label")
+                return Loop(tuple(step.over.items()), step.order, body, step.sql, step.label, step.at())
+            case EitherStep():
+                branches = [self._block(branch, scope, step, ("either", i)) for i, branch in enumerate(step.either)]
+                return Either(tuple(branches), step.at())
+            case IfStep():
+                condition = self.lookup.expression(step.condition, scope, step.at("if"))
+                then = self._block(step.then, scope, step, ("then",))
+                otherwise = self._block(step.otherwise, scope, step, ("else",))
+                return If(condition, then, otherwise, bool(condition.names & set(self.declared.variables)), step.at())
+            case SetStep():
+                values = tuple(
+                    (target, self.lookup.assigned(target, text, scope, step.at("set", target)))
+                    for target, text in step.set.items()
+                )
+                used = frozenset(step.set).union(*(expression.names for _, expression in values))
+                return Assign(values, bool(used & set(self.declared.variables)), step.at())
+            case SavepointStep():
+                return Savepoint(step.savepoint, step.at())
+            case RollbackToStep():
+                if step.rollback_to not in scope.savepoints:
+                    hint = suggestion(step.rollback_to, sorted(scope.savepoints))
+                    raise SpecError(step.at(), f"unknown savepoint {quote(step.rollback_to)}; {hint}")
+                return RollbackTo(step.rollback_to, step.at())
+            case ReleaseStep():
+                reference = self.lookup.reference(step.release, scope, step.at("release"))
+                if not self.declared.families[reference.family].session:
+                    message = (
+                        f"{reference.family} is held to the end of the transaction; only session locks are released"
+                    )
+                    raise SpecError(step.at("release"), message)
+                mode, wait = self.lookup.mode(step.mode, reference, step.at("mode"))
+                if wait is not Wait.BLOCK:
+                    raise SpecError(step.at("mode"), f"a release never waits; write {mode} without {wait}")
+                self.lookup.check_template(step.sql, scope, step, "sql")
+                return Release(reference, mode, step.sql, step.label, step.at())
+            case str():
+                return End(step == "commit", position)
+
+    def _lock(self, step: LockStep, scope: Scope) -> Lock:
+        reference = self.lookup.reference(step.resource, scope, step.at("mode"))
+        family = self.declared.families[reference.family]
+        mode, wait = self.lookup.mode(step.mode, reference, step.at("mode"))
+        if step.otherwise is not None and wait is Wait.BLOCK:
+            ways = " or ".join(family.kind.waits) or "nothing"
+            message = f"`else` is for a request that does not wait; {reference.family} knows {ways}"
+            raise SpecError(step.at("else"), message)
+        table = None
+        table_mode = "ROW EXCLUSIVE" if step.sql and _WRITING.match(step.sql) else "ROW SHARE"
+        if family.table is not None:
+            per = self.declared.families[family.table].per
+            arguments = tuple(reference.arguments[family.per.index(name)] for name in per)
+            table = Reference(family.table, arguments, family.table, reference.position)
+        if step.table_mode is not None:
+            if table is None:
+                raise SpecError(step.at("table mode"), f"{reference.family} does not name a table that it lives in")
+            table_mode, table_wait = self.lookup.mode(step.table_mode, table, step.at("table mode"))
+            if table_wait is not Wait.BLOCK:
+                raise SpecError(step.at("table mode"), "NOWAIT is about the row; the table is always waited for")
+        for key in ("sql", "label"):
+            self.lookup.check_template(getattr(step, key), scope, step, key)
+        then = self._block(step.then or (), scope, step, ("then",))
+        otherwise = None if step.otherwise is None else self._block(step.otherwise, scope, step, ("else",))
+        return Lock(
+            reference, mode, wait, then, otherwise, table, table_mode, step.sql, step.label, step.at("mode")
+        )  # fmt: skip
+
+    # Properties
+
+    def _property(self, name: str, text: Formula, always: bool) -> Property:
+        key = "always" if always else "never"
+        position = self.spec.at(key, name)
+        if name in (NO_DEADLOCK, NO_GLOBAL_STALL):
+            raise SpecError(position, f"{quote(name)} is the name of a built-in property")
+        ranges = _ranges(text)
+        for parameter, set_name in ranges.items():
+            if set_name not in self.declared.sets:
+                raise SpecError(position, f"unknown set {quote(set_name)}; {suggestion(set_name, self.declared.sets)}")
+            if parameter in self.declared.variables:
+                raise SpecError(position, f"{quote(parameter)} is already the name of a variable")
+        scope = Scope(ranges, frozenset(), frozenset(), "")
+        expression = self.lookup.expression(text, scope, position, workers=True)
+        lets = {local for transaction in self.spec.transactions.values() for local in transaction.let}
+        for node in ast.walk(expression.tree):
+            if isinstance(node, ast.Attribute) and node.attr not in (*WORKER_FIELDS, "holds", "waits_for", *lets):
+                hint = suggestion(node.attr, [*WORKER_FIELDS, *sorted(lets), "holds", "waits_for"])
+                raise SpecError(position, f"a worker has no {quote(node.attr)}; {hint}")
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                self._check_worker_call(node, scope, position)
+        unbound = Expression(expression.text, expression.tree, expression.names - set(ranges))
+        return Property(name, always, unbound, position)
+
+    def _check_worker_call(self, node: ast.Call, scope: Scope, position: Position) -> None:
+        target = node.args[0]
+        text = ast.unparse(target)
+        if isinstance(target, ast.Name):
+            if target.id not in self.declared.families:
+                raise SpecError(position, f"unknown resource {quote(text)}; {suggestion(text, self.declared.families)}")
+            reference = Reference(target.id, (), text, position)
+        else:
+            reference = self.lookup.reference(text.replace("(", "").replace(")", ""), scope, position)
+        if len(node.args) == 2 and isinstance(node.args[1], ast.Constant):
+            mode = str(node.args[1].value)
+            kind = self.declared.families[reference.family].kind
+            if mode not in kind.modes:
+                hint = suggestion(mode, kind.modes)
+                raise SpecError(position, f"unknown mode {quote(mode)} for {kind.name} {reference.family}; {hint}")
+
+
+def _savepoints(steps: Iterable[SpecStep]) -> Iterable[str]:
+    for step in steps:
+        match step:
+            case SavepointStep():
+                yield step.savepoint
+            case ForStep():
+                yield from _savepoints(step.do)
+            case EitherStep():
+                for branch in step.either:
+                    yield from _savepoints(branch)
+            case IfStep() | LockStep():
+                yield from _savepoints(step.then or ())
+                yield from _savepoints(step.otherwise or ())
+
+
+def _ranges(text: Formula) -> dict[str, str]:
+    """The names that `any` and `all` bind in `text`, with the sets they range over."""
+    try:
+        tree = parse(text, about_workers=True).tree
+    except ExpressionError:
+        return {}
+    return {
+        node.target.id: node.iter.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.comprehension) and isinstance(node.target, ast.Name) and isinstance(node.iter, ast.Name)
+    }

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import os
 import re
 import subprocess
@@ -45,7 +46,12 @@ _BASE_BYTES_MAX = 70
 
 # Only speed matters to a cluster that is thrown away, and quiet: autovacuum would take locks that no script has. Dynamic
 # shared memory in files of the data directory, as POSIX segments outlive a postmaster that is killed with SIGKILL.
-_SETTINGS = ["listen_addresses=", "port=5432", "unix_socket_permissions=0700", "max_connections=100", "shared_buffers=16MB", "huge_pages=off", "dynamic_shared_memory_type=mmap", "fsync=off", "synchronous_commit=off", "full_page_writes=off", "wal_level=minimal", "max_wal_senders=0", "max_logical_replication_workers=0", "autovacuum=off", "jit=off", "lc_messages=C", "logging_collector=off", "log_destination=stderr"]
+_SETTINGS = """
+    listen_addresses= port=5432 unix_socket_permissions=0700 max_connections=100 shared_buffers=16MB huge_pages=off
+    dynamic_shared_memory_type=mmap fsync=off synchronous_commit=off full_page_writes=off wal_level=minimal
+    max_wal_senders=0 max_logical_replication_workers=0 autovacuum=off jit=off
+    lc_messages=C logging_collector=off log_destination=stderr
+"""
 
 # Arguments: directories to try, in order, for making ours in. LOCKMODEL_SWEEP: a directory to clean up without making one
 # (an environment variable, as `ps` shows arguments and `running` looks at them).
@@ -79,29 +85,26 @@ running() {
     fi
 }
 
-# Signal initdb and the postmaster, which see to their children themselves.
-ask() {
-    postmaster=; read -r postmaster < "$data/postmaster.pid"
-    for pid in $(running); do
-        case "$pid $(readlink "/proc/$pid/exe" || ps -o command= -p "$pid")" in
-            "$postmaster "* | */initdb | */initdb\ *) kill "-$1" "$pid" ;;
-        esac
-    done
-}
-
 nap() { sleep 0.03 || sleep 1; }
 
-gone() {
-    tries=$1
-    while [ -n "$(running)" ]; do
+# stop SIGNAL TRIES: signal initdb and the postmaster, who see to their children themselves, until nothing runs. Again and
+# again, as a postmaster that has only just been started is not in its pid file yet.
+stop() {
+    tries=$2
+    while pids=$(running); [ -n "$pids" ]; do
         [ "$tries" -gt 0 ] || return 1
+        postmaster=; read -r postmaster < "$data/postmaster.pid"
+        for pid in $pids; do
+            case "$1 $pid $(readlink "/proc/$pid/exe" || ps -o command= -p "$pid")" in
+                KILL* | *" $postmaster "* | */initdb | */initdb\ *) kill "-$1" "$pid" ;;
+            esac
+        done
         tries=$((tries - 1)); nap
     done
 }
 
 read -r word
-ask INT
-gone 150 || { ask QUIT; gone 100; } || { kill -KILL $(running); gone 100; }
+stop INT 100 || stop QUIT 50 || stop KILL 100
 
 # A postmaster that was killed leaves its small System V segment, the interlock on the data directory: key and id are in
 # line 7 of its pid file, which it would have removed otherwise.
@@ -127,6 +130,9 @@ class EmbeddedServer:
         self._account = _server_account()
         self._home = self.data_dir = Path()
         self._guardian: subprocess.Popen[bytes] | None = None
+        # Not the guardian's `Popen.stdin`: a Popen that is lost while its process runs is kept by `subprocess`, whereas
+        # this is closed with our last reference, upon which the guardian cleans up.
+        self._pipe: io.FileIO | None = None
         self._children: list[subprocess.Popen[bytes]] = []
         self._ready = self._stopped = False
 
@@ -160,21 +166,20 @@ class EmbeddedServer:
 
         Raises `ReplayError` if the directory can't be removed.
         """
-        if self._stopped or self._guardian is None:
+        if self._stopped or self._guardian is None or self._pipe is None:
             return
-        assert self._guardian.stdin is not None
         # The end of the pipe would do, unless somebody forked us and so holds a copy. While starting it must be the end:
         # a child of ours that is not quite a postgres yet holds a copy too, until it is one and can be found.
-        if self._ready and not self._guardian.stdin.closed:
+        if self._ready and not self._pipe.closed:
             with contextlib.suppress(BrokenPipeError):  # The guardian itself may have been killed.
-                self._guardian.stdin.write(b"\n")
-        self._guardian.stdin.close()
+                self._pipe.write(b"\n")
+        self._pipe.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._guardian.wait(_STOP_SECONDS_MAX)
         if self.dsn and os.path.lexists(self._home):
             self._guardian.kill()
             self._guardian.wait()
-            self._guard(sweep=str(self._home)).communicate()
+            self._guard(subprocess.DEVNULL, sweep=str(self._home)).communicate()
         for child in self._children:
             try:
                 child.wait(5)
@@ -195,19 +200,25 @@ class EmbeddedServer:
     ) -> None:
         self.stop()
 
-    def _guard(self, *bases: str, sweep: str = "") -> subprocess.Popen[bytes]:
+    def _guard(self, stdin: int, *bases: str, sweep: str = "") -> subprocess.Popen[bytes]:
         # The script is in the environment, as it would be a long line in `ps`.
         command = ("/bin/sh", "-c", 'eval "$LOCKMODEL_GUARDIAN"', "lockmodel-guardian", *bases)
         script = {"LOCKMODEL_GUARDIAN": _GUARDIAN, "LOCKMODEL_SWEEP": sweep}
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         try:
-            return self._account.popen(command, more=script, bufsize=0, **pipes)
+            return self._account.popen(
+                command, more=script, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
         except (OSError, subprocess.SubprocessError) as error:
             raise ReplayError(f"{self._account.name} can't run /bin/sh: {error}; {_DSN_HINT}") from error
 
     def _make_home(self) -> None:
         bases = _bases()
-        self._guardian = self._guard(*bases)
+        read_end, write_end = os.pipe()
+        try:
+            self._pipe = io.FileIO(write_end, "wb")
+            self._guardian = self._guard(read_end, *bases)
+        finally:
+            os.close(read_end)
         assert self._guardian.stdout is not None
         with self._guardian.stdout as output:
             home = os.fsdecode(output.readline()).rstrip("\n")
@@ -221,11 +232,14 @@ class EmbeddedServer:
     def _find_runnable_binaries(self) -> None:
         try:
             self.version = _version(self._bin_dir, self._account)
-        except ReplayError:
+        except ReplayError as error:
             if self._account.uid is None:
                 raise
             self._copy_binaries()
-            self.version = _version(self._bin_dir, self._account)
+            try:
+                self.version = _version(self._bin_dir, self._account)
+            except ReplayError:
+                raise ReplayError(f"{error} (nor does a copy in {self._home.parent} run)") from None
 
     def _copy_binaries(self) -> None:
         """Bring the programs to where the server's user can run them, who can't enter, say, a venv below /root.
@@ -265,7 +279,7 @@ class EmbeddedServer:
             raise ReplayError(f"initdb failed: {self._complaint('initdb')}; {_DSN_HINT}")
 
     def _start_postmaster(self) -> None:
-        settings = [*_SETTINGS, f"unix_socket_directories={self._home}", f"cluster_name={self._home.name}"]
+        settings = [*_SETTINGS.split(), f"unix_socket_directories={self._home}", f"cluster_name={self._home.name}"]
         if int(re.sub(r"\D.*", "", self.version)) >= 18:
             settings.append("io_method=sync")  # no worker processes for I/O
         options = [word for setting in settings for word in ("-c", setting)]
@@ -281,7 +295,7 @@ class EmbeddedServer:
 
     def _spawn(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         # Mode "x" follows no link: as root we write into a directory of another user.
-        with open(self._home / f"{program}.log", "xb") as log:
+        with (self._home / f"{program}.log").open("xb") as log:
             child = self._account.popen(
                 (str(self._bin_dir / program), *arguments),
                 cwd=self._home,
@@ -356,7 +370,7 @@ def _find_bin_dir(bin_dir: Path | None) -> Path:
         if not places:
             raise ReplayError(f"there is no Postgres to start: {_HINT}")
         chosen = Path(places[0]) / "pginstall" / "bin"
-    found = Path(os.path.abspath(chosen))
+    found = Path(chosen).resolve()
     for program in ("initdb", "postgres"):
         if not os.access(found / program, os.X_OK):
             raise ReplayError(f"there is no program {program} in {quote(found, 200)}: {_HINT}")
@@ -380,7 +394,7 @@ def _version(bin_dir: Path, account: _Account) -> str:
         except (OSError, subprocess.SubprocessError) as error:
             raise ReplayError(f"{account.name} can't run {path}: {error}; {_HINT}") from error
         if child.returncode:
-            raise ReplayError(f"{path} does not run: {complaint}; {_HINT}")
+            raise ReplayError(f"{path} does not run: {complaint.strip()}; {_HINT}")
     number = re.search(r"\(PostgreSQL\) (\d+[.\w]*)", said)
     if number is None:
         raise ReplayError(f"{bin_dir / 'postgres'} is not a Postgres server: its --version is {quote(said)}")

@@ -1,0 +1,384 @@
+"""Performs a script on real connections: one for each worker, and a monitor that sees who waits for whom.
+
+A statement that must complete is awaited while the monitor watches `pg_blocking_pids`; one that must wait is seen waiting there before the
+script goes on. Nothing rests on sleeping "long enough": each step ends when Postgres shows what became of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psycopg
+from psycopg import AsyncConnection, errors, sql
+
+from lockmodel.errors import ReplayError, one_line
+from lockmodel.replay.sandbox import Sandbox, connect
+from lockmodel.replay.script import Command, Outcome, Script
+
+POLL_SECONDS = 0.003
+STEP_SECONDS = 15.0
+"""How long a step may take before the replay gives up on it; steps take milliseconds, so this is for a machine under load."""
+VICTIM_TIMEOUT = "300ms"
+"""The deadlock_timeout of the worker that closes the cycle: long enough to be seen waiting first."""
+OTHERS_TIMEOUT = "1h"
+_NUMBER = re.compile(r"\d+")
+
+Connection = AsyncConnection[tuple[object, ...]]
+
+
+@dataclass(frozen=True)
+class Wait:
+    """One line of Postgres's deadlock report: `waiter` waits for `blocker` (worker numbers); `text` is the line itself."""
+
+    waiter: int | None
+    blocker: int | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Deadlock:
+    """A 40P01 as Postgres reported it."""
+
+    victim: int
+    message: str
+    waits: tuple[Wait, ...]
+    seen_waiting: bool
+    """Whether the victim was seen waiting before it was aborted; an upgrade is refused at once."""
+
+    @property
+    def workers(self) -> frozenset[int]:
+        """The workers of the cycle, as far as they are ours."""
+        return frozenset(w for wait in self.waits for w in (wait.waiter, wait.blocker) if w is not None)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of one command: `seconds` from sending it until this was known; `waits_for`: workers in its way."""
+
+    command: Command
+    seconds: float
+    waits_for: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Performance:
+    """A script performed: all that was done, and where Postgres did otherwise (`difference` at `failed`)."""
+
+    done: tuple[Done, ...]
+    deadlock: Deadlock | None = None
+    failed: Command | None = None
+    difference: str | None = None
+
+
+class Otherwise(Exception):
+    """Postgres did something else than the script says; `str()` says what."""
+
+
+class Driver:
+    """Performs scripts in the database behind `dsn`, each in a schema of its own.
+
+    Use as an asynchronous context manager: however it is left, no connection, schema or lock remains.
+    Raises ReplayError for what keeps a replay from being performed at all.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+        self.server_version = ""
+        self.swept: list[str] = []
+        self._monitor: Connection
+        self._sandbox: Sandbox
+
+    async def __aenter__(self) -> Driver:
+        self._monitor = await connect(self.dsn, "lockmodel monitor")
+        try:
+            self._sandbox = Sandbox(self._monitor)
+            await self._sandbox.check()
+            self.swept = await self._sandbox.sweep()
+            self.server_version = self._monitor.info.parameter_status("server_version") or "?"
+        except BaseException as error:
+            await self._monitor.close()
+            if isinstance(error, psycopg.Error):
+                raise ReplayError(one_line(str(error))) from None
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._monitor.close()
+
+    async def perform(self, script: Script, setup: Sequence[str]) -> Performance:
+        """Run `setup` in a new schema, then `script`; everything is removed again before this returns."""
+        sessions: list[_Session] = []
+        try:
+            schema = await self._sandbox.create()
+            await self._set_up(setup, schema)
+            for number, name in enumerate(script.workers):
+                sessions.append(await self._session(number, name, schema, script))
+            return await _Performance(self._monitor, sessions, script).run()
+        except psycopg.OperationalError as error:
+            if self._monitor.broken or any(session.connection.broken for session in sessions):
+                raise ReplayError(self._gone(error)) from None
+            raise ReplayError(one_line(str(error))) from None
+        finally:
+            await asyncio.shield(self._clean(sessions))
+
+    def _gone(self, error: psycopg.Error) -> str:
+        left = (
+            f"; if its data survived, the next replay removes schema {self._sandbox.schema}"
+            if self._sandbox.schema
+            else ""
+        )
+        return f"the server went away during the replay ({one_line(str(error), 120)}){left}"
+
+    async def _set_up(self, setup: Sequence[str], schema: str) -> None:
+        path = sql.SQL("SET search_path TO {}").format(sql.Identifier(schema))
+        await self._monitor.execute(path)
+        try:
+            for statement in setup:
+                await self._monitor.execute(statement)
+        except psycopg.Error as error:
+            if self._monitor.broken:
+                raise
+            raise ReplayError(f"the spec's schema SQL fails: {one_line(str(error))}") from None
+        finally:
+            if not self._monitor.broken:
+                await self._monitor.execute("ROLLBACK")
+                await self._monitor.execute("RESET search_path")
+
+    async def _session(self, number: int, name: str, schema: str, script: Script) -> _Session:
+        connection = await connect(self.dsn, f"lockmodel {name}")
+        session = _Session(number, connection)
+        await connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(schema)))
+        # Where no deadlock is foreseen, one that comes all the same must be seen.
+        timeout = VICTIM_TIMEOUT if script.victim in (None, number) else OTHERS_TIMEOUT
+        # Only a superuser may set these; without them the victim is Postgres's choice, and messages are in its language.
+        for setting, value in (("deadlock_timeout", timeout), ("lc_messages", "C")):
+            try:
+                await connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
+            except errors.InsufficientPrivilege:
+                continue
+        for setting in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"):
+            await connection.execute("SELECT set_config(%s, '0', false)", (setting,))
+        return session
+
+    async def _clean(self, sessions: Sequence[_Session]) -> None:
+        """End every worker's backend, wait until it is gone, and drop the schema."""
+        try:
+            for session in sessions:
+                if not self._monitor.broken:
+                    await self._monitor.execute("SELECT pg_terminate_backend(%s)", (session.pid,))
+            for session in sessions:
+                await session.close()
+            while sessions and not self._monitor.broken:
+                pids = [session.pid for session in sessions]
+                cursor = await self._monitor.execute("SELECT 1 FROM pg_stat_activity WHERE pid = ANY(%s)", (pids,))
+                if await cursor.fetchone() is None:
+                    break
+                await asyncio.sleep(POLL_SECONDS)
+            if not self._monitor.broken:
+                await self._sandbox.drop()
+        except psycopg.OperationalError as error:
+            if not self._monitor.broken:
+                raise ReplayError(
+                    f"schema {self._sandbox.schema} could not be removed: {one_line(str(error))}"
+                ) from None
+
+
+class _Session:
+    """One worker's connection, and the statement that it is running."""
+
+    def __init__(self, worker: int, connection: Connection) -> None:
+        self.worker = worker
+        self.connection = connection
+        self.pid = connection.info.backend_pid
+        self.running: asyncio.Task[tuple[int, object]] | None = None
+
+    def send(self, command: Command) -> None:
+        self.running = asyncio.create_task(self._execute(command.sql))
+
+    async def _execute(self, statement: str) -> tuple[int, object]:
+        """The number of rows and the first value that `statement` returned (None if it returned none)."""
+        cursor = await self.connection.execute(statement)
+        value: object = None
+        # Of several statements in one text, the last says what happened.
+        while cursor.nextset():
+            pass
+        if cursor.description is not None and (row := await cursor.fetchone()):
+            value = row[0] if row else None
+        return cursor.rowcount, value
+
+    async def close(self) -> None:
+        if self.running is not None:
+            # Its backend has been terminated, so the statement ends by itself; cancelling it would only send a signal after it.
+            await asyncio.wait({self.running}, timeout=STEP_SECONDS)
+            self.running.cancel()
+            await asyncio.gather(self.running, return_exceptions=True)
+        await self.connection.close()
+
+
+class _Performance:
+    """The run of one script."""
+
+    def __init__(self, monitor: Connection, sessions: Sequence[_Session], script: Script) -> None:
+        self.monitor = monitor
+        self.sessions = sessions
+        self.script = script
+        self.workers = {session.pid: session.worker for session in sessions}
+        self.done: list[Done] = []
+
+    async def run(self) -> Performance:
+        current: Command | None = None
+        deadlock: Deadlock | None = None
+        try:
+            for index, command in enumerate(self.script.commands):
+                current = command
+                closes = bool(self.script.cycle) and index == len(self.script.commands) - 1
+                deadlock = await self._step(command, closes)
+            if self.script.cycle and deadlock is None:
+                deadlock = await self._await_deadlock()
+        except Otherwise as difference:
+            return Performance(tuple(self.done), None, current, str(difference))
+        if deadlock is not None and not frozenset(self.script.cycle) <= deadlock.workers:
+            found = (
+                ", ".join(self.script.workers[worker] for worker in sorted(deadlock.workers)) or "none of the workers"
+            )
+            return Performance(
+                tuple(self.done), deadlock, current, f"the cycle that Postgres reports is another one: {found}"
+            )
+        return Performance(tuple(self.done), deadlock)
+
+    async def _step(self, command: Command, closes: bool) -> Deadlock | None:
+        started = time.monotonic()
+        session = self.sessions[command.worker]
+        session.send(command)
+        waits_for: tuple[int, ...] = ()
+        deadlock = None
+        if command.outcome is Outcome.WAITS:
+            deadlock, waits_for = await self._until_waiting(command, started, closes)
+        else:
+            await self._until_complete(session, command, started)
+            for worker in command.resumes:
+                await self._until_complete(self.sessions[worker], None, started)
+        self.done.append(Done(command, time.monotonic() - started, waits_for))
+        return deadlock
+
+    async def _until_complete(self, session: _Session, command: Command | None, started: float) -> None:
+        """Wait for `session`'s statement; `command` is None for one that was waiting and must go on now."""
+        assert session.running is not None
+        blocked = 0
+        while not session.running.done():
+            await asyncio.wait({session.running}, timeout=POLL_SECONDS)
+            if session.running.done():
+                break
+            blockers = await self._blockers(session)
+            blocked = blocked + 1 if blockers else 0
+            # Seen twice, so that a lock released this very moment is not taken for a wait.
+            if blocked > 3 and (ours := [pid for pid in blockers if pid in self.workers]) and command is not None:
+                raise Otherwise(f"waits for {self._names(ours)}, where the model says that nobody is in the way")
+            if time.monotonic() - started > STEP_SECONDS:
+                raise Otherwise(self._overdue(blockers))
+        self._judge(session, command)
+
+    def _overdue(self, blockers: Sequence[int]) -> str:
+        if outside := [pid for pid in blockers if pid not in self.workers]:
+            return f"waits for process {outside[0]}, which is not part of the replay"
+        if blockers:
+            return f"still waits for {self._names(blockers)}, where the model says that it goes on"
+        return f"did not come back within {STEP_SECONDS:g} s"
+
+    def _judge(self, session: _Session, command: Command | None) -> None:
+        """Whether the finished statement did what was expected. Raises Otherwise."""
+        assert session.running is not None
+        refused = False
+        try:
+            rows, value = session.running.result()
+            refused = command is not None and command.conditional and (rows == 0 or value is False)
+        except errors.LockNotAvailable:
+            refused = True
+        except errors.DeadlockDetected as error:
+            raise Otherwise(f"deadlock detected (40P01): {one_line(error.diag.message_detail or '')}") from None
+        except psycopg.OperationalError:
+            if session.connection.broken:
+                raise
+            raise Otherwise("was cancelled") from None
+        except psycopg.Error as error:
+            raise Otherwise(f"fails: {error.sqlstate} {one_line(str(error), 160)}") from None
+        if command is not None and refused is not (command.outcome is Outcome.REFUSED):
+            what = "is refused" if refused else "is granted"
+            raise Otherwise(f"{what}, where the model says that it {command.outcome}")
+        if command is None and refused:
+            raise Otherwise("is refused (55P03), where the model says that it goes on")
+
+    async def _until_waiting(
+        self, command: Command, started: float, closes: bool
+    ) -> tuple[Deadlock | None, tuple[int, ...]]:
+        """Wait until the statement is seen to wait for the right worker (or, closing the cycle, is aborted at once)."""
+        session = self.sessions[command.worker]
+        assert session.running is not None
+        while not session.running.done():
+            pids = await self._blockers(session)
+            waits_for = tuple(self.workers[pid] for pid in pids if pid in self.workers)
+            if set(waits_for) & set(command.blockers):
+                return None, waits_for
+            if waits_for and time.monotonic() - started > 1.0:
+                wanted = ", ".join(self.script.workers[worker] for worker in command.blockers)
+                raise Otherwise(f"waits for {self._names(pids)}, where the model says for {wanted}")
+            if time.monotonic() - started > STEP_SECONDS:
+                raise Otherwise(self._overdue(pids))
+            await asyncio.wait({session.running}, timeout=POLL_SECONDS)
+        if closes and isinstance(error := session.running.exception(), errors.DeadlockDetected):
+            return self._deadlock(command.worker, error, seen_waiting=False), command.blockers
+        if session.running.exception() is None:
+            wanted = ", ".join(self.script.workers[worker] for worker in command.blockers)
+            raise Otherwise(f"is granted, where the model says that it waits for {wanted}")
+        self._judge(session, command)
+        raise Otherwise("ended without waiting")
+
+    async def _await_deadlock(self) -> Deadlock:
+        """Wait until Postgres aborts one of the cycle's members."""
+        running = {self.sessions[worker].running: worker for worker in self.script.cycle}
+        tasks = {task for task in running if task is not None}
+        finished, others = await asyncio.wait(tasks, timeout=STEP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if finished and others:
+            # The victim's end lets the next one go on, and either answer may reach us first.
+            finished |= (await asyncio.wait(others, timeout=1.0))[0]
+        for task in finished:
+            if isinstance(error := task.exception(), errors.DeadlockDetected):
+                return self._deadlock(running[task], error, seen_waiting=True)
+        for task in finished:
+            if (error := task.exception()) is None:
+                raise Otherwise(f"no deadlock: the statement of {self.script.workers[running[task]]} went on")
+            if isinstance(error, psycopg.OperationalError) and self.sessions[running[task]].connection.broken:
+                raise error
+            raise Otherwise(f"no deadlock: {self.script.workers[running[task]]} fails with {one_line(str(error), 160)}")
+        raise Otherwise(f"no deadlock was reported within {STEP_SECONDS:g} s, though all members of the cycle wait")
+
+    def _deadlock(self, victim: int, error: errors.DeadlockDetected, *, seen_waiting: bool) -> Deadlock:
+        waits = []
+        for line in (error.diag.message_detail or "").splitlines():
+            # The line's words depend on the server's language; the process numbers in it do not.
+            pids = [self.workers[int(number)] for number in _NUMBER.findall(line) if int(number) in self.workers]
+            if pids:
+                waits.append(Wait(pids[0], pids[-1] if len(pids) > 1 else None, self._readable(line)))
+        return Deadlock(victim, error.diag.message_primary or str(error), tuple(waits), seen_waiting)
+
+    def _readable(self, line: str) -> str:
+        """The line with workers' names beside their process numbers."""
+
+        def name(match: re.Match[str]) -> str:
+            worker = self.workers.get(int(match.group(0)))
+            return match.group(0) if worker is None else f"{match.group(0)} ({self.script.workers[worker]})"
+
+        return _NUMBER.sub(name, line)
+
+    async def _blockers(self, session: _Session) -> list[int]:
+        cursor = await self.monitor.execute("SELECT pg_blocking_pids(%s)", (session.pid,))
+        row = await cursor.fetchone()
+        assert row is not None
+        return list(row[0])  # type: ignore[call-overload, no-any-return]
+
+    def _names(self, pids: Sequence[int]) -> str:
+        return ", ".join(self.script.workers[self.workers[pid]] for pid in pids if pid in self.workers)

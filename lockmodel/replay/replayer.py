@@ -1,0 +1,177 @@
+"""From a spec to a replay's verdict: the trace of a deadlock, or random schedules that the model calls safe.
+
+Raises ReplayError (or SpecError) for what keeps a replay from being carried out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from lockmodel.compiler import Compilation
+from lockmodel.replay.driver import Driver, Performance
+from lockmodel.replay.schedules import random_schedule, schedule_seeds
+from lockmodel.replay.script import NotRealizable, Outcome, Script, from_trace
+from lockmodel.replay.server import EmbeddedServer
+from lockmodel.replay.statements import Statements
+from lockmodel.resolver import resolve
+from lockmodel.semantics import Crew
+from lockmodel.spec import Spec
+from lockmodel.trace import Trace
+
+Result = TypeVar("Result")
+
+
+class ReplayOutcome(StrEnum):
+    CONFIRMED = "CONFIRMED"
+    REFUTED = "REFUTED"
+    NOT_REALIZABLE = "NOT REALIZABLE"
+
+
+@dataclass(frozen=True)
+class TraceReplay:
+    """The replay of one trace. `script` and `performance` are None if it is not realizable, for `reason`."""
+
+    outcome: ReplayOutcome
+    server: str
+    seconds: float
+    script: Script | None = None
+    performance: Performance | None = None
+    reason: str = ""
+    synthetic: frozenset[str] = frozenset()
+    """The resources whose statements are lockmodel's own, since the spec gives none."""
+
+
+@dataclass(frozen=True)
+class ScheduleRun:
+    """The replay of one random schedule."""
+
+    number: int
+    script: Script
+    performance: Performance
+
+    @property
+    def as_foretold(self) -> bool:
+        """Whether Postgres did what the model said, the deadlock that it may end in included."""
+        return self.performance.difference is None
+
+
+@dataclass(frozen=True)
+class SchedulesReplay:
+    """The replay of random schedules with one seed, up to the first difference."""
+
+    outcome: ReplayOutcome
+    server: str
+    seconds: float
+    seed: int
+    asked: int
+    runs: tuple[ScheduleRun, ...]
+    synthetic: frozenset[str] = frozenset()
+
+    @property
+    def statements(self) -> int:
+        """How many commands Postgres was sent."""
+        return sum(len(run.performance.done) for run in self.runs)
+
+    @property
+    def waits(self) -> int:
+        """How many statements were seen waiting."""
+        return sum(done.command.outcome is Outcome.WAITS for run in self.runs for done in run.performance.done)
+
+    @property
+    def deadlocks(self) -> int:
+        """How many schedules ended in a 40P01."""
+        return sum(run.performance.deadlock is not None for run in self.runs)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A spec ready to be replayed."""
+
+    compilation: Compilation
+    statements: Statements
+
+    @property
+    def setup(self) -> list[str]:
+        return list(self.statements.setup())
+
+
+def prepare(spec: Spec) -> Prepared:
+    """Compile `spec` (overrides applied) and find the SQL of its steps."""
+    compilation = Compilation(resolve(spec))
+    # Advisory keys are shared by the whole database, so those of each replay are its own.
+    advisory_class = secrets.randbelow(2**31)
+    statements = Statements(compilation.program, compilation.system.resources, spec.schema_sql, advisory_class)
+    return Prepared(compilation, statements)
+
+
+def replay_trace(prepared: Prepared, trace: Trace, dsn: str | None = None) -> TraceReplay:
+    """Replay `trace` on the server behind `dsn` (None: an embedded one, for this replay alone)."""
+    started = time.monotonic()
+    synthetic = prepared.statements.synthetic
+    try:
+        script = from_trace(prepared.compilation, prepared.statements, trace)
+    except NotRealizable as error:
+        seconds = time.monotonic() - started
+        return TraceReplay(ReplayOutcome.NOT_REALIZABLE, "", seconds, reason=str(error), synthetic=synthetic)
+
+    async def run(driver: Driver) -> TraceReplay:
+        performance = await driver.perform(script, prepared.setup)
+        outcome = ReplayOutcome.CONFIRMED if performance.difference is None else ReplayOutcome.REFUTED
+        seconds = time.monotonic() - started
+        return TraceReplay(outcome, driver.server_version, seconds, script, performance, synthetic=synthetic)
+
+    return _on_server(dsn, run)
+
+
+def replay_schedules(
+    prepared: Prepared,
+    crew: Crew,
+    count: int,
+    seed: int,
+    dsn: str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> SchedulesReplay:
+    """Replay `count` random schedules of `crew`; stops at the first in which Postgres does otherwise than foretold."""
+    started = time.monotonic()
+
+    async def run(driver: Driver) -> SchedulesReplay:
+        runs: list[ScheduleRun] = []
+        for number, one in enumerate(schedule_seeds(seed, count), start=1):
+            script = random_schedule(prepared.compilation, prepared.statements, crew, one)
+            runs.append(ScheduleRun(number, script, await driver.perform(script, prepared.setup)))
+            if progress:
+                progress(number)
+            if not runs[-1].as_foretold:
+                break
+        outcome = ReplayOutcome.CONFIRMED if runs[-1].as_foretold else ReplayOutcome.REFUTED
+        seconds = time.monotonic() - started
+        synthetic = prepared.statements.synthetic
+        return SchedulesReplay(outcome, driver.server_version, seconds, seed, count, tuple(runs), synthetic)
+
+    return _on_server(dsn, run)
+
+
+def default_dsn() -> str | None:
+    """The server that libpq's environment variables name, or None for an embedded one."""
+    named = ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE")
+    return "" if any(os.environ.get(name) for name in named) else None
+
+
+def _on_server(dsn: str | None, run: Callable[[Driver], Coroutine[object, object, Result]]) -> Result:
+    with ExitStack() as stack:
+        if dsn is None:
+            dsn = stack.enter_context(EmbeddedServer.start()).dsn
+
+        async def session() -> Result:
+            async with Driver(dsn) as driver:
+                return await run(driver)
+
+        return asyncio.run(session())

@@ -1,0 +1,230 @@
+"""The script of a replay: who sends which SQL, and what must come of it. Pure data, made without a connection.
+
+A trace speaks of locks, Postgres of statements. So the transitions of a trace are gathered into *turns*: a statement with all the locks
+that it takes, a commit, a savepoint. A trace that interleaves inside a statement is first put in another order that reaches the same
+state: each worker's whole statements one after another, then the requests that wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from lockmodel.compiler import Compilation
+from lockmodel.explanation import find_cycle, view
+from lockmodel.replay.statements import Statements
+from lockmodel.replay.walk import ConcreteStep, begins_statement, lock_step, walk
+from lockmodel.semantics import Action, Semantics, State
+from lockmodel.system import ActionKind, Status
+from lockmodel.trace import Trace
+
+
+class Outcome(StrEnum):
+    """What must come of a command."""
+
+    COMPLETES = "completes"
+    WAITS = "waits"
+    REFUSED = "is refused"
+    """By 55P03 (NOWAIT), no row (SKIP LOCKED) or false (a try function)."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """One thing for a worker to send.
+
+    `text`: what it is in the model's words; `blockers`: for WAITS, the workers that the model says are in the way;
+    `resumes`: the workers whose waiting statements complete when this one does; `then_waits`: those whose statements go on and wait
+    for somebody else.
+    """
+
+    worker: int
+    sql: str
+    text: str
+    outcome: Outcome = Outcome.COMPLETES
+    blockers: tuple[int, ...] = ()
+    resumes: tuple[int, ...] = ()
+    conditional: bool = False
+    """Whether the statement may come back without its lock (NOWAIT, SKIP LOCKED, TRY)."""
+    step: int | None = None
+    """The number of the trace's step (from 1) that the command carries out; None for requests that the trace leaves open."""
+
+
+@dataclass(frozen=True)
+class Script:
+    """A replay of one schedule. `cycle`: the workers of the deadlock that must be reported at its end, if any."""
+
+    workers: tuple[str, ...]
+    commands: tuple[Command, ...]
+    cycle: tuple[int, ...] = ()
+    reordered: bool = False
+    seed: int | None = None
+
+    @property
+    def victim(self) -> int | None:
+        """The worker that closes the cycle, and should be the one that Postgres aborts."""
+        return self.commands[-1].worker if self.cycle else None
+
+
+class NotRealizable(Exception):
+    """A trace that no order of whole statements can follow; `str()` says why."""
+
+
+@dataclass
+class Turn:
+    """Transitions that one command carries out; for a request that waits, none yet."""
+
+    worker: int
+    steps: list[tuple[int | None, ConcreteStep]] = field(default_factory=list)
+    pending: ConcreteStep | None = None
+
+
+def from_trace(compilation: Compilation, statements: Statements, trace: Trace) -> Script:
+    """The script that replays `trace`, and at its end issues the requests of the cycle, if it ends in one.
+
+    Raises NotRealizable, and ReplayError if a step has no SQL that could be run.
+    """
+    semantics = Semantics(compilation.system, trace.crew)
+    whole = walk(compilation, trace)
+    turns = _turns(whole.steps)
+    reordered = _splits_statement(turns, compilation, trace)
+    if reordered:
+        turns = _reorder(turns, semantics)
+    workers = view(semantics, trace.last)
+    cycle = find_cycle(workers)
+    waits = [worker.worker for worker in workers if worker.wants]
+    unfinished = [turn.worker for turn in turns if turn.pending is not None and turn.worker not in waits]
+    if unfinished and not cycle:
+        raise NotRealizable(f"the schedule ends inside a statement of {trace.crew.names[unfinished[0]]}")
+    commands = [command for turn in turns if not turn.pending for command in _commands(turn, statements)]
+    for worker in cycle or waits:
+        step = _open_statement(compilation, whole.final[worker], turns, worker)
+        blockers = tuple(blocker.worker for blocker in workers[worker].blockers)
+        text = f"{workers[worker].wants}"
+        commands.append(Command(worker, statements.for_lock(step), text, Outcome.WAITS, blockers))
+    return Script(trace.crew.names, tuple(commands), cycle, reordered)
+
+
+def _turns(steps: Iterable[ConcreteStep]) -> list[Turn]:
+    """`steps` gathered by statement. A turn stands where its first step stood."""
+    turns: list[Turn] = []
+    current: dict[int, Turn] = {}
+    for number, step in enumerate(steps, start=1):
+        if not step.begins and step.move.action is ActionKind.ACQUIRE:
+            current[step.worker].steps.append((number, step))
+            continue
+        turn = Turn(step.worker, [(number, step)])
+        current[step.worker] = turn
+        turns.append(turn)
+    return turns
+
+
+def _splits_statement(turns: list[Turn], compilation: Compilation, trace: Trace) -> bool:
+    """Whether the order of the trace cannot be kept, because it interleaves inside a statement or ends inside one."""
+    apart = any(
+        turn.steps[-1][0] - turn.steps[0][0] != len(turn.steps) - 1  # type: ignore[operator]
+        for turn in turns
+    )
+    ends_inside = False
+    for worker in range(len(trace.crew)):
+        mine = [turn for turn in turns if turn.worker == worker]
+        if mine and (request := _continuation(compilation, mine[-1])) is not None:
+            mine[-1].pending = request
+            ends_inside = True
+    return apart or ends_inside
+
+
+def _continuation(compilation: Compilation, turn: Turn) -> ConcreteStep | None:
+    """The lock that the last statement of `turn` still has to take, if the trace ends before it is taken."""
+    _, last = turn.steps[-1]
+    if last.move.action is not ActionKind.ACQUIRE:
+        return None
+    following = lock_step(last.move.target, compilation)
+    if following is None or begins_statement(following.before, last):
+        return None
+    return following
+
+
+def _reorder(turns: list[Turn], semantics: Semantics) -> list[Turn]:
+    """Whole statements first, worker by worker; those that the trace ends inside of, last."""
+    whole = sorted((turn for turn in turns if turn.pending is None), key=lambda turn: turn.worker)
+    partial = [turn for turn in turns if turn.pending is not None]
+    if not _possible(whole + partial, semantics):
+        raise NotRealizable(
+            "the schedule interleaves inside a statement, and no order of whole statements reaches the same state"
+        )
+    return whole + partial
+
+
+def _possible(turns: list[Turn], semantics: Semantics) -> bool:
+    """Whether the transitions of `turns`, in this order, can happen one after another."""
+    state = semantics.initial
+    for turn in turns:
+        for _, step in turn.steps:
+            action = _action(semantics, state, step)
+            if action is None:
+                return False
+            state = semantics.after(state, action)
+    return True
+
+
+def _action(semantics: Semantics, state: State, step: ConcreteStep) -> Action | None:
+    for edge in semantics.location(state, step.worker).edges:
+        if edge.action is step.move.action and edge.requests == step.move.requests and edge.label == step.move.label:
+            if semantics.enabled(state, step.worker, edge):
+                return Action(step.worker, edge)
+    return None
+
+
+def _open_statement(compilation: Compilation, config: object, turns: list[Turn], worker: int) -> ConcreteStep:
+    """The statement that `worker` waits in at the end: one that has taken some of its locks, or a new one."""
+    for turn in turns:
+        if turn.worker == worker and turn.pending is not None:
+            return turn.steps[0][1]
+    step = lock_step(config, compilation)  # type: ignore[arg-type]
+    assert step is not None, "a waiting worker has a lock to ask for"
+    return step
+
+
+def _commands(turn: Turn, statements: Statements) -> Iterable[Command]:
+    number, step = turn.steps[0]
+    yield from commands_of(step, number, statements, text=" + ".join(one.move.label for _, one in turn.steps))
+
+
+def commands_of(
+    step: ConcreteStep, number: int | None, statements: Statements, text: str, resumes: tuple[int, ...] = ()
+) -> Iterable[Command]:
+    """The commands that carry out the transition `step` (and, for a lock, the whole statement that it begins)."""
+    worker, action = step.worker, step.move.action
+    match action:
+        case ActionKind.START:
+            yield Command(worker, "BEGIN", f"start {step.move.label}", step=number)
+            for sql in statements.for_start(step):
+                yield Command(worker, sql, f"start {step.move.label}", step=number)
+        case ActionKind.ACQUIRE:
+            conditional = any(request.wait for request in step.move.requests)
+            yield Command(
+                worker, statements.for_lock(step), text, resumes=resumes, conditional=conditional, step=number
+            )
+        case ActionKind.REFUSE:
+            yield from _refusal(step, number, statements)
+        case ActionKind.SAVEPOINT | ActionKind.ROLLBACK_TO:
+            word = "SAVEPOINT" if action is ActionKind.SAVEPOINT else "ROLLBACK TO SAVEPOINT"
+            name = str(getattr(step.move.step, "name", "")).replace('"', '""')
+            yield Command(worker, f'{word} "{name}"', step.move.label, resumes=resumes, step=number)
+        case ActionKind.RELEASE:
+            yield Command(worker, statements.for_release(step), step.move.label, resumes=resumes, step=number)
+        case ActionKind.COMMIT | ActionKind.ROLLBACK:
+            yield Command(worker, str(action).upper(), str(action), resumes=resumes, step=number)
+        case _:
+            # A `set`, an `if` or the recycling of a worker is nothing that Postgres sees.
+            return
+
+
+def _refusal(step: ConcreteStep, number: int | None, statements: Statements) -> Iterable[Command]:
+    """A request that is not granted at once: an error for NOWAIT, an empty answer for SKIP LOCKED and TRY."""
+    yield Command(
+        step.worker, statements.for_lock(step), step.move.label, Outcome.REFUSED, conditional=True, step=number
+    )
+    if step.move.target.status is Status.ABORTED:
+        yield Command(step.worker, "ROLLBACK", "rollback", step=number)

@@ -1,0 +1,183 @@
+"""The SQL of each step: what the spec says, or, where it says nothing, a statement that takes just that lock.
+
+Statements of lockmodel's own live in tables and advisory keys of their own making: `Statements.setup` creates them in the replay's schema.
+A resource is either all the spec's or all lockmodel's, since a lock of the one would never meet one of the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lockmodel.errors import Position, ReplayError, quote
+from lockmodel.expressions import evaluate
+from lockmodel.machine import Config
+from lockmodel.modes import Wait
+from lockmodel.program import Block, Either, If, Lock, Loop, Program, Release
+from lockmodel.replay.walk import ConcreteStep
+from lockmodel.system import Request, Resource
+from lockmodel.templates import fill_template
+
+
+class Statements:
+    """The statements of `program`. `advisory_class` is the first key of lockmodel's own advisory locks.
+
+    Raises ReplayError for a spec that has SQL for some steps on a resource and none for others.
+    """
+
+    def __init__(
+        self, program: Program, resources: tuple[Resource, ...], schema_sql: str | None, advisory_class: int
+    ) -> None:
+        self.program = program
+        self.resources = resources
+        self.schema_sql = schema_sql
+        self.advisory_class = advisory_class
+        self._own = self._families_without_sql()
+
+    @property
+    def synthetic(self) -> frozenset[str]:
+        """The resource families whose statements are lockmodel's own."""
+        return frozenset(self._own)
+
+    def setup(self) -> Iterator[str]:
+        """The SQL that makes what the statements need, to be run in an empty schema."""
+        if self.schema_sql:
+            yield self.schema_sql
+        made = set()
+        for resource in self.resources:
+            if resource.family not in self._own:
+                continue
+            table = self._table(resource)
+            if table is not None and table not in made:
+                made.add(table)
+                yield f"CREATE TABLE {table} (id text PRIMARY KEY, touched integer NOT NULL DEFAULT 0)"
+            if resource.kind.name == "row":
+                yield f"INSERT INTO {table} (id) VALUES ({_literal(resource.name)})"
+
+    def for_lock(self, step: ConcreteStep) -> str:
+        """The statement that `step`, a lock, belongs to."""
+        lock = step.move.step
+        assert isinstance(lock, Lock)
+        values = dict(step.before.env)
+        if step.before.statement is not None:
+            loop = step.before.statement[0]
+            assert loop.sql is not None
+            return fill_template(loop.sql, values)
+        if lock.sql is not None:
+            return fill_template(lock.sql, values)
+        request = step.move.requests[0]
+        if lock.table is not None and step.before.part == 0:
+            # The row is what the statement is about; the table is taken on the way.
+            row = self._row_request(step.before, lock)
+            return self._default(row, lock.table_mode)
+        return self._default(request, lock.table_mode if lock.table is not None else None)
+
+    def for_start(self, step: ConcreteStep) -> list[str]:
+        """The statements that take what is taken at the start."""
+        return [self._default(request, None) for request in step.move.requests]
+
+    def for_release(self, step: ConcreteStep) -> str:
+        """The statement that gives back a session lock."""
+        release = step.move.step
+        assert isinstance(release, Release)
+        if release.sql is not None:
+            return fill_template(release.sql, dict(step.before.env))
+        name = step.move.label.removeprefix("release ")
+        index = next(i for i, resource in enumerate(self.resources) if resource.name == name)
+        suffix = "_shared" if release.mode == "SHARED" else ""
+        return f"SELECT pg_advisory_unlock{suffix}({self.advisory_class}, {index})"
+
+    def _row_request(self, before: Config, lock: Lock) -> Request:
+        family = self.program.families[lock.reference.family]
+        env = dict(before.env)
+        arguments = tuple(evaluate(argument.tree, env) for argument in lock.reference.arguments)
+        index = next(i for i, r in enumerate(self.resources) if r.family == family.name and r.arguments == arguments)
+        return Request(index, lock.mode, lock.wait)
+
+    def _default(self, request: Request, table_mode: str | None) -> str:
+        resource = self.resources[request.resource]
+        match resource.kind.name:
+            case "table":
+                nowait = " NOWAIT" if request.wait is Wait.NOWAIT else ""
+                return f"LOCK TABLE {self._table(resource)} IN {request.mode} MODE{nowait}"
+            case "row":
+                suffix = f" {request.wait}" if request.wait else ""
+                table = self._table(resource)
+                where = f"WHERE id = {_literal(resource.name)}"
+                if table_mode == "ROW EXCLUSIVE" and request.mode == "FOR NO KEY UPDATE" and not request.wait:
+                    return f"UPDATE {table} SET touched = touched + 1 {where}"
+                select = f"SELECT id FROM {table} {where} {request.mode}{suffix}"
+                if table_mode in (None, "ROW SHARE"):
+                    return select
+                return f"LOCK TABLE {table} IN {table_mode} MODE; {select}"
+            case "key":
+                return f"INSERT INTO {self._table(resource)} (id) VALUES ({_literal(resource.name)}) ON CONFLICT DO NOTHING"
+            case "advisory" | "lock":
+                attempt = "try_" if request.wait else ""
+                scope = "" if resource.session else "xact_"
+                suffix = "_shared" if request.mode == "SHARED" else ""
+                return f"SELECT pg_{attempt}advisory_{scope}lock{suffix}({self.advisory_class}, {request.resource})"
+        raise ReplayError(f"{resource.name} is a pool, which is outside Postgres: this version can't replay it")
+
+    def _table(self, resource: Resource) -> str | None:
+        """The table of lockmodel's own that stands for `resource` or holds its row, quoted."""
+        if resource.kind.name not in ("table", "row", "key"):
+            return None
+        family = self.program.families[resource.family]
+        if family.table is not None:
+            per = self.program.families[family.table].per
+            arguments = tuple(resource.arguments[family.per.index(name)] for name in per)
+            resource = next(r for r in self.resources if r.family == family.table and r.arguments == arguments)
+        name = resource.family if resource.kind.name != "table" else resource.name
+        return '"' + f"lockmodel {name}".replace('"', '""') + '"'
+
+    def _families_without_sql(self) -> set[str]:
+        """The families whose locks have no SQL in the spec. A row's table goes with the row."""
+        given: dict[str, Position] = {}
+        missing: dict[str, Position] = {}
+        starts: set[str] = set()
+        for transaction in self.program.transactions:
+            starts |= {reference.family for reference, _ in transaction.take_at_start}
+            for step, has_sql in _locks(transaction.steps, inside=False):
+                names = [step.reference.family]
+                if isinstance(step, Lock) and step.table is not None:
+                    names.append(step.table.family)
+                for name in names:
+                    (given if has_sql else missing).setdefault(name, step.position)
+        for name, position in missing.items():
+            if name in given:
+                raise ReplayError(
+                    f"{position}: this step on {quote(name)} has no sql, but the one at {given[name]} has; "
+                    "replay needs sql for all steps on a resource, or for none"
+                )
+        for name in starts & given.keys():
+            raise ReplayError(
+                f"{given[name]}: {quote(name)} is also taken at start, which has no sql of its own; "
+                "replay needs sql for all steps on a resource, or for none"
+            )
+        return set(missing) | starts
+
+
+def _locks(block: Block, *, inside: bool) -> Iterator[tuple[Lock | Release, bool]]:
+    """Every lock and release in `block`, and whether the spec gives its SQL."""
+    for step in block.steps:
+        match step:
+            case Lock():
+                yield step, inside or step.sql is not None
+                yield from _locks(step.then, inside=inside)
+                if step.otherwise:
+                    yield from _locks(step.otherwise, inside=inside)
+            case Loop():
+                yield from _locks(step.body, inside=inside or step.sql is not None)
+            case Either():
+                for branch in step.branches:
+                    yield from _locks(branch, inside=inside)
+            case If():
+                yield from _locks(step.then, inside=inside)
+                yield from _locks(step.otherwise, inside=inside)
+            case Release():
+                yield step, step.sql is not None
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+

@@ -86,9 +86,22 @@ class _Walk:
         workers = list(range(len(self.left)))
         for _ in range(MAX_TURNS):
             self.rng.shuffle(workers)
-            if self.cycle or not any(self._turn(worker) for worker in workers):
+            if not any(self._turn(worker) for worker in workers) or self._close_cycle():
                 break
         return Script(self.semantics.crew.names, tuple(self.commands), self.cycle)
+
+    def _close_cycle(self) -> bool:
+        """If the model is in a deadlock, send the requests of the cycle that have not been sent yet."""
+        workers = view(self.semantics, self.now.state)
+        self.cycle = find_cycle(workers)
+        for worker in self.cycle:
+            if not self.now.waits(worker):
+                config = self.now.configs[worker]
+                step = ConcreteStep(worker, config, self._granted(config), begins=True)
+                blockers = tuple(blocker.worker for blocker in workers[worker].blockers)
+                sql = self.statements.for_lock(step)
+                self.commands.append(Command(worker, sql, step.move.label, Outcome.WAITS, blockers))
+        return bool(self.cycle)
 
     def _turn(self, worker: int) -> bool:
         """Let `worker` do one thing; False if it can't, or not with a foreseeable outcome."""
@@ -164,7 +177,6 @@ class _Walk:
             after = replace(after, waiting=(*after.waiting, (worker, waits_at)))
             blockers = tuple(self._blockers(after, worker, self._request(after, worker)))
             command = replace(command, outcome=Outcome.WAITS, blockers=blockers)
-            self.cycle = find_cycle(view(self.semantics, after.state))
         self.commands.append(command)
         self.now = after
 

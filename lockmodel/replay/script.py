@@ -97,7 +97,7 @@ def from_trace(compilation: Compilation, statements: Statements, trace: Trace) -
     if unfinished and not cycle:
         raise NotRealizable(f"the schedule ends inside a statement of {trace.crew.names[unfinished[0]]}")
     commands = [command for turn in turns if not turn.pending for command in _commands(turn, statements)]
-    for worker in cycle or waits:
+    for worker in _closing_order(cycle or waits, turns, compilation, semantics) if reordered else cycle or waits:
         step = _open_statement(compilation, whole.final[worker], turns, worker)
         blockers = tuple(blocker.worker for blocker in workers[worker].blockers)
         text = f"{workers[worker].wants}"
@@ -149,23 +149,49 @@ def _reorder(turns: list[Turn], semantics: Semantics) -> list[Turn]:
     """Whole statements first, worker by worker; those that the trace ends inside of, last."""
     whole = sorted((turn for turn in turns if turn.pending is None), key=lambda turn: turn.worker)
     partial = [turn for turn in turns if turn.pending is not None]
-    if not _possible(whole + partial, semantics):
+    if _run(semantics.initial, whole + partial, semantics) is None:
         raise NotRealizable(
             "the schedule interleaves inside a statement, and no order of whole statements reaches the same state"
         )
     return whole + partial
 
 
-def _possible(turns: list[Turn], semantics: Semantics) -> bool:
-    """Whether the transitions of `turns`, in this order, can happen one after another."""
-    state = semantics.initial
+def _run(state: State | None, turns: list[Turn], semantics: Semantics) -> State | None:
+    """Where the transitions of `turns`, in this order, lead from `state`; None if one of them can't happen."""
     for turn in turns:
         for _, step in turn.steps:
-            action = _action(semantics, state, step)
-            if action is None:
-                return False
+            action = _action(semantics, state, step) if state else None
+            if state is None or action is None:
+                return None
             state = semantics.after(state, action)
-    return True
+    return state
+
+
+def _closing_order(
+    members: Iterable[int], turns: list[Turn], compilation: Compilation, semantics: Semantics
+) -> list[int]:
+    """The members in an order in which each finds its request taken when it asks.
+
+    A statement that waits after some of its locks takes those when it is sent, so whoever waits for one of them comes later.
+    Raises NotRealizable if each would have to be sent before another.
+    """
+    partial = {turn.worker: turn for turn in turns if turn.pending is not None}
+    state = _run(semantics.initial, [turn for turn in turns if turn.pending is None], semantics)
+    left, order = list(members), []
+    while left:
+        for worker in left:
+            after = _run(state, [partial[worker]] if worker in partial else [], semantics)
+            location = semantics.location(after, worker) if after else None
+            if after and location and location.request and semantics.blockers(after, worker, location.request):
+                break
+        else:
+            names = " and ".join(semantics.crew.names[worker] for worker in left)
+            raise NotRealizable(f"{names} must each be halfway through a statement before the other is sent")
+        assert after is not None
+        state = after
+        order.append(worker)
+        left.remove(worker)
+    return order
 
 
 def _action(semantics: Semantics, state: State, step: ConcreteStep) -> Action | None:

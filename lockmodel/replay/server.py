@@ -166,7 +166,7 @@ class EmbeddedServer:
 
         Raises `ReplayError` if the directory can't be removed.
         """
-        if self._stopped or self._guardian is None or self._pipe is None:
+        if self._stopped or self._pipe is None:
             return
         # The end of the pipe would do, unless somebody forked us and so holds a copy. While starting it must be the end:
         # a child of ours that is not quite a postgres yet holds a copy too, until it is one and can be found.
@@ -174,6 +174,8 @@ class EmbeddedServer:
             with contextlib.suppress(BrokenPipeError):  # The guardian itself may have been killed.
                 self._pipe.write(b"\n")
         self._pipe.close()
+        if self._guardian is None:
+            return
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._guardian.wait(_STOP_SECONDS_MAX)
         if self.dsn and os.path.lexists(self._home):
@@ -183,10 +185,8 @@ class EmbeddedServer:
         for child in self._children:
             try:
                 child.wait(5)
-            except (
-                subprocess.TimeoutExpired
-            ):  # The guardian did not find it; as we have not waited, the pid is its own.
-                child.kill()
+            except subprocess.TimeoutExpired:
+                child.kill()  # The guardian did not find it. As nobody has waited for it, its pid is still its own.
                 child.wait()
         self._stopped = True
         if self.dsn and os.path.lexists(self._home):
@@ -202,12 +202,11 @@ class EmbeddedServer:
 
     def _guard(self, stdin: int, *bases: str, sweep: str = "") -> subprocess.Popen[bytes]:
         # The script is in the environment, as it would be a long line in `ps`.
+        more = {"LOCKMODEL_GUARDIAN": _GUARDIAN, "LOCKMODEL_SWEEP": sweep}
         command = ("/bin/sh", "-c", 'eval "$LOCKMODEL_GUARDIAN"', "lockmodel-guardian", *bases)
-        script = {"LOCKMODEL_GUARDIAN": _GUARDIAN, "LOCKMODEL_SWEEP": sweep}
+        pipes: dict[str, Any] = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         try:
-            return self._account.popen(
-                command, more=script, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
+            return self._account.popen(command, more=more, **pipes)
         except (OSError, subprocess.SubprocessError) as error:
             raise ReplayError(f"{self._account.name} can't run /bin/sh: {error}; {_DSN_HINT}") from error
 

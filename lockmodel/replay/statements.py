@@ -110,7 +110,10 @@ class Statements:
                     return select
                 return f"LOCK TABLE {table} IN {table_mode} MODE; {select}"
             case "key":
-                return f"INSERT INTO {self._table(resource)} (id) VALUES ({_literal(resource.name)}) ON CONFLICT DO NOTHING"
+                # Deleted at once, so that the key is vacant again when the transaction ends; until then its index entry is
+                # what others wait for.
+                table, key = self._table(resource), _literal(resource.name)
+                return f"INSERT INTO {table} (id) VALUES ({key}) ON CONFLICT DO NOTHING; DELETE FROM {table} WHERE id = {key}"
             case "advisory" | "lock":
                 attempt = "try_" if request.wait else ""
                 scope = "" if resource.session else "xact_"

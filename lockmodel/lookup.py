@@ -30,6 +30,8 @@ class Scope:
     locals: Names
     savepoints: Names
     transaction: str
+    sql: str | None = None
+    """The statement of the `for` around, which takes all the locks inside."""
 
     @property
     def names(self) -> Names:

@@ -23,6 +23,8 @@ from lockmodel.program import (
     Block,
     Either,
     End,
+    Ending,
+    Endings,
     If,
     Lock,
     Loop,
@@ -35,6 +37,7 @@ from lockmodel.program import (
     TransactionProgram,
 )
 from lockmodel.system import ActionKind, Hold, Request, Resource, Status
+from lockmodel.templates import fill_template
 
 MAX_SESSION_DEPTH = 4
 MAX_WORK = 3_000_000
@@ -135,18 +138,19 @@ class Machine:
     def key(self, config: Config) -> object:
         """Two configs with equal keys are one location: see docs/language.md, "Which situations are one state"."""
         live = set(self.program.observed) if config.status is Status.RUNNING else set()
-        if config.transaction and config.status is Status.RUNNING:
-            live |= config.transaction.commit_names
-        for frame in config.stack:
+        reachable, endings = _still_to_come(config.stack)
+        for frame in reachable:
             if isinstance(frame, Frame):
                 live |= frame.block.mentions[frame.at]
             elif isinstance(frame, LoopFrame):
                 live |= frame.loop.names
+        if config.transaction and Ending.COMMIT in endings:
+            live |= config.transaction.commit_names
         env = frozenset((name, type(value), value) for name, value in config.env if name in live)
         levels = tuple((level.savepoint, frozenset(Counter(level.held).items())) for level in config.levels)
         session = frozenset(Counter(config.session).items())
         name = config.transaction.name if config.transaction else None
-        return config.status, name, config.stack, env, levels, session, config.part, config.statement
+        return config.status, name, reachable, env, levels, session, config.part, config.statement
 
     def request(self, config: Config) -> Request | None:
         """The lock that the worker asks for next, if that is its next step."""
@@ -229,7 +233,9 @@ class Machine:
                 session = list(rest.session)
                 if Hold(resource, step.mode) in session:
                     session.remove(Hold(resource, step.mode))
-                label = step.label or f"release {self.resources[resource].name}"
+                label = f"release {self.resources[resource].name}"
+                if step.label is not None:
+                    label = f"{fill_template(step.label, dict(config.env))}: {label}"
                 yield from self._each(ActionKind.RELEASE, replace(rest, session=tuple(session)), step, label)
             case _:
                 raise AssertionError(f"{step} is silent and can't be next")
@@ -243,6 +249,8 @@ class Machine:
         label = f"{self.resources[request.resource].name} {request.mode}"
         if request.wait:
             label += f" {request.wait}"
+        if step.label is not None:
+            label = f"{fill_template(step.label, dict(config.env))}: {label}"
         granted = self._acquire(config, request, step.position)
         if config.statement is not None:
             granted = replace(granted, statement=(config.statement[0], True))
@@ -471,6 +479,23 @@ class Machine:
             if Hold(self._resolve(step.table, here), step.table_mode) in here.held:
                 return replace(here, part=1)
         return here
+
+
+def _still_to_come(stack: Stack) -> tuple[Stack, Endings]:
+    """The part of `stack` that can be reached, and the ways in which the transaction can end (by NONE: never)."""
+    endings: set[Ending] = set()
+    for index, frame in enumerate(stack):
+        match frame:
+            case Frame(block, at):
+                ways = block.endings[at]
+            case LoopFrame(loop):
+                ways = loop.body.endings[0]
+            case _:
+                continue
+        endings |= ways
+        if Ending.NONE not in ways:
+            return stack[: index + 1], frozenset(endings)
+    return stack, frozenset(endings | {Ending.COMMIT})
 
 
 def _text(value: Value) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from functools import cached_property
 
 from lockmodel.errors import Position
@@ -16,6 +17,17 @@ from lockmodel.modes import Kind, Wait
 from lockmodel.system import Property
 
 Names = frozenset[str]
+
+
+class Ending(Enum):
+    """How steps can end: by commit, by rollback, or by going on to what follows."""
+
+    COMMIT = auto()
+    ROLLBACK = auto()
+    NONE = auto()
+
+
+Endings = frozenset[Ending]
 
 
 @dataclass(frozen=True)
@@ -53,10 +65,22 @@ class Block:
 
     @cached_property
     def mentions(self) -> tuple[Names, ...]:
-        """For each index, the names that the steps from there on use (not those that they bind themselves)."""
+        """For each index, the names that the steps from there on use (not those that they bind themselves).
+
+        What follows a step that always ends the transaction never comes, and so mentions nothing.
+        """
         found = [frozenset[str]()]
         for step in reversed(self.steps):
-            found.append(found[-1] | step.names)
+            found.append(step.names if Ending.NONE not in endings_of(step) else found[-1] | step.names)
+        return tuple(reversed(found))
+
+    @cached_property
+    def endings(self) -> tuple[Endings, ...]:
+        """For each index, the ways in which the steps from there on can end."""
+        found = [frozenset((Ending.NONE,))]
+        for step in reversed(self.steps):
+            ways = endings_of(step)
+            found.append(ways - {Ending.NONE} | found[-1] if Ending.NONE in ways else ways)
         return tuple(reversed(found))
 
 
@@ -89,7 +113,6 @@ class Loop:
     order: str
     body: Block
     sql: str | None
-    label: str | None
     position: Position
 
     @cached_property
@@ -167,6 +190,27 @@ class End:
     commit: bool
     position: Position
     names: Names = frozenset()
+
+
+def endings_of(step: Step) -> Endings:
+    """The ways in which `step` can end."""
+    match step:
+        case End():
+            return frozenset((Ending.COMMIT if step.commit else Ending.ROLLBACK,))
+        case Either():
+            return frozenset().union(*(branch.endings[0] for branch in step.branches))
+        case If():
+            return step.then.endings[0] | step.otherwise.endings[0]
+        case Loop():
+            # A set is never empty, so the body runs, and if it goes on, so does the loop.
+            return step.body.endings[0]
+        case Lock() if step.wait is Wait.BLOCK:
+            return step.then.endings[0]
+        case Lock():
+            refused = Ending.ROLLBACK if step.wait is Wait.NOWAIT else Ending.NONE
+            return step.then.endings[0] | (step.otherwise.endings[0] if step.otherwise else {refused})
+        case _:
+            return frozenset((Ending.NONE,))
 
 
 Step = Lock | Loop | Either | If | Assign | Savepoint | RollbackTo | Release | End

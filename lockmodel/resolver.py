@@ -171,10 +171,12 @@ class _Resolver:
                 return self._lock(step, scope)
             case ForStep():
                 inner = self.lookup.bind(scope, step.over, step, "for")
+                if step.sql is not None:
+                    self._check_own_sql(step, scope)
+                    inner = replace(inner, sql=step.sql)
                 body = self._block(step.do, inner, step, ("do",))
                 self.lookup.check_template(step.sql, scope, step, "sql")
-                self.lookup.check_template(step.label, scope, step, "label")
-                return Loop(tuple(step.over.items()), step.order, body, step.sql, step.label, step.at())
+                return Loop(tuple(step.over.items()), step.order, body, step.sql, step.at())
             case EitherStep():
                 branches = [self._block(branch, scope, step, ("either", i)) for i, branch in enumerate(step.either)]
                 return Either(tuple(branches), step.at())
@@ -220,8 +222,11 @@ class _Resolver:
             ways = " or ".join(family.kind.waits) or "nothing"
             message = f"`else` is for a request that does not wait; {reference.family} knows {ways}"
             raise SpecError(step.at("else"), message)
+        if step.sql is not None:
+            self._check_own_sql(step, scope)
         table = None
-        table_mode = "ROW EXCLUSIVE" if step.sql and _WRITING.match(step.sql) else "ROW SHARE"
+        statement = step.sql or scope.sql
+        table_mode = "ROW EXCLUSIVE" if statement and _WRITING.match(statement) else "ROW SHARE"
         if family.table is not None:
             per = self.declared.families[family.table].per
             arguments = tuple(reference.arguments[family.per.index(name)] for name in per)
@@ -239,6 +244,13 @@ class _Resolver:
         return Lock(
             reference, mode, wait, then, otherwise, table, table_mode, step.sql, step.label, step.at("mode")
         )  # fmt: skip
+
+    @staticmethod
+    def _check_own_sql(step: ForStep | LockStep, scope: Scope) -> None:
+        if scope.sql is not None:
+            raise SpecError(
+                step.at("sql"), "the sql of the `for` around takes all the locks inside, this one too; drop one of them"
+            )
 
     # Properties
 

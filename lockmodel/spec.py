@@ -179,7 +179,6 @@ class ForStep(Node):
     do: list[Step]
     order: Literal["forward", "reverse", "rotated", "any"] = "forward"
     sql: StrictStr | None = Field(None, description="One statement that takes all the locks of the loop.")
-    label: StrictStr | None = None
 
 
 class EitherStep(Node):

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
+import threading
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import ExitStack
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -165,13 +167,51 @@ def default_dsn() -> str | None:
     return "" if any(os.environ.get(name) for name in named) else None
 
 
+@contextmanager
+def server(dsn: str | None) -> Iterator[str]:
+    """The server behind `dsn`, or an embedded one that lives as long as the context."""
+    if dsn is not None:
+        yield dsn
+        return
+    with EmbeddedServer.start() as embedded:
+        yield embedded.dsn
+
+
 def _on_server(dsn: str | None, run: Callable[[Driver], Coroutine[object, object, Result]]) -> Result:
-    with ExitStack() as stack:
-        if dsn is None:
-            dsn = stack.enter_context(EmbeddedServer.start()).dsn
+    with server(dsn) as address:
 
         async def session() -> Result:
-            async with Driver(dsn) as driver:
+            async with Driver(address) as driver:
                 return await run(driver)
 
-        return asyncio.run(session())
+        return run_to_the_end(session)
+
+
+def run_to_the_end(main: Callable[[], Coroutine[object, object, Result]]) -> Result:
+    """Run `main`; SIGINT and SIGTERM cancel it once, and then it is given the time to clean up, however often they come.
+
+    Raises KeyboardInterrupt after SIGINT, SystemExit(143) after SIGTERM.
+    """
+    received: list[int] = []
+
+    async def guarded() -> Result:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def interrupt(number: int) -> None:
+            if not received:
+                task.cancel()
+            received.append(number)
+
+        # Only the main thread may handle signals; elsewhere they are somebody else's concern.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, interrupt, number)
+        return await main()
+
+    try:
+        return asyncio.run(guarded())
+    except asyncio.CancelledError:
+        if received[:1] == [signal.SIGTERM]:
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise KeyboardInterrupt from None

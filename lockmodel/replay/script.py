@@ -97,7 +97,7 @@ def from_trace(compilation: Compilation, statements: Statements, trace: Trace) -
     if unfinished and not cycle:
         raise NotRealizable(f"the schedule ends inside a statement of {trace.crew.names[unfinished[0]]}")
     commands = [command for turn in turns if not turn.pending for command in _commands(turn, statements)]
-    for worker in _closing_order(cycle or waits, turns, compilation, semantics) if reordered else cycle or waits:
+    for worker in _closing_order(cycle or waits, turns, semantics) if reordered else cycle or waits:
         step = _open_statement(compilation, whole.final[worker], turns, worker)
         blockers = tuple(blocker.worker for blocker in workers[worker].blockers)
         text = f"{workers[worker].wants}"
@@ -167,9 +167,7 @@ def _run(state: State | None, turns: list[Turn], semantics: Semantics) -> State 
     return state
 
 
-def _closing_order(
-    members: Iterable[int], turns: list[Turn], compilation: Compilation, semantics: Semantics
-) -> list[int]:
+def _closing_order(members: Iterable[int], turns: list[Turn], semantics: Semantics) -> list[int]:
     """The members in an order in which each finds its request taken when it asks.
 
     A statement that waits after some of its locks takes those when it is sent, so whoever waits for one of them comes later.

@@ -12,7 +12,7 @@ from lockmodel.errors import Position, ReplayError, quote
 from lockmodel.expressions import evaluate
 from lockmodel.machine import Config
 from lockmodel.modes import Wait
-from lockmodel.program import Block, Either, If, Lock, Loop, Program, Release
+from lockmodel.program import Block, Either, If, Lock, Loop, Program, Reference, Release
 from lockmodel.replay.walk import ConcreteStep
 from lockmodel.system import Request, Resource
 from lockmodel.templates import fill_template
@@ -81,17 +81,20 @@ class Statements:
         assert isinstance(release, Release)
         if release.sql is not None:
             return fill_template(release.sql, dict(step.before.env))
-        name = step.move.label.removeprefix("release ")
-        index = next(i for i, resource in enumerate(self.resources) if resource.name == name)
+        index = self._index(release.reference, step.before)
         suffix = "_shared" if release.mode == "SHARED" else ""
         return f"SELECT pg_advisory_unlock{suffix}({self.advisory_class}, {index})"
 
     def _row_request(self, before: Config, lock: Lock) -> Request:
-        family = self.program.families[lock.reference.family]
+        return Request(self._index(lock.reference, before), lock.mode, lock.wait)
+
+    def _index(self, reference: Reference, before: Config) -> int:
+        """The resource that `reference` means with the values at `before`."""
         env = dict(before.env)
-        arguments = tuple(evaluate(argument.tree, env) for argument in lock.reference.arguments)
-        index = next(i for i, r in enumerate(self.resources) if r.family == family.name and r.arguments == arguments)
-        return Request(index, lock.mode, lock.wait)
+        arguments = tuple(evaluate(argument.tree, env) for argument in reference.arguments)
+        return next(
+            i for i, r in enumerate(self.resources) if r.family == reference.family and r.arguments == arguments
+        )
 
     def _default(self, request: Request, table_mode: str | None) -> str:
         resource = self.resources[request.resource]
@@ -183,4 +186,3 @@ def _locks(block: Block, *, inside: bool) -> Iterator[tuple[Lock | Release, bool
 
 def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-

@@ -190,28 +190,34 @@ def _on_server(dsn: str | None, run: Callable[[Driver], Coroutine[object, object
 def run_to_the_end(main: Callable[[], Coroutine[object, object, Result]]) -> Result:
     """Run `main`; SIGINT and SIGTERM cancel it once, and then it is given the time to clean up, however often they come.
 
-    Raises KeyboardInterrupt after SIGINT, SystemExit(143) after SIGTERM.
+    Raises KeyboardInterrupt after SIGINT, SystemExit(143) after SIGTERM; further ones are ignored from then on.
     """
     received: list[int] = []
+    cancel: list[Callable[[], object]] = []
 
-    async def guarded() -> Result:
-        task = asyncio.current_task()
+    def interrupt(number: int, _frame: object) -> None:
+        received.append(number)
+        if len(received) == 1 and cancel:
+            cancel[0]()
+
+    async def cancellable() -> Result:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
         assert task is not None
-
-        def interrupt(number: int) -> None:
-            if not received:
-                task.cancel()
-            received.append(number)
-
-        # Only the main thread may handle signals; elsewhere they are somebody else's concern.
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(number, interrupt, number)
+        cancel.append(lambda: loop.call_soon_threadsafe(task.cancel))
+        if received:
+            task.cancel()
         return await main()
 
+    # Only the main thread may handle signals; elsewhere they are somebody else's concern.
+    mine = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM) if mine}
     try:
-        return asyncio.run(guarded())
+        return asyncio.run(cancellable())
     except asyncio.CancelledError:
         if received[:1] == [signal.SIGTERM]:
             raise SystemExit(128 + signal.SIGTERM) from None
         raise KeyboardInterrupt from None
+    finally:
+        for number, handler in before.items():
+            # Ignored for good after the first, also while the interpreter ends: there is nothing more to interrupt.
+            signal.signal(number, signal.SIG_IGN if received else handler)

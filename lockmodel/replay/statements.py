@@ -97,6 +97,10 @@ class Statements:
         )
 
     def _default(self, request: Request, table_mode: str | None) -> str:
+        """A statement that takes just the lock of `request`, with the lock's name behind it."""
+        return f"{self._bare(request, table_mode)} -- {self.resources[request.resource].name} {request.mode}"
+
+    def _bare(self, request: Request, table_mode: str | None) -> str:
         resource = self.resources[request.resource]
         match resource.kind.name:
             case "table":

@@ -21,15 +21,15 @@ from functools import cache
 from typing import Any, NamedTuple
 
 READINGS = """
- 1. NOWAIT refused without `else` is an implied `else: [rollback]`: two transitions, the refusal and the rollback. The
-    place in between belongs to the refused step (as that of a written `rollback` would).
+ 1. NOWAIT refused without `else` is one transition, to aborted.
  2. What cannot come any more is not "still to come": after a `commit` or `rollback` (or an `either`, `if`, ... all of
     whose branches end so) neither later steps nor further elements of the enclosing loops belong to the location.
  3. A loop in its last iteration has no elements to come: parameters that only earlier steps of its body mention are
     gone.
  4. `on commit` is mentioned by the places that lead to a commit, not by those that can only roll back.
  5. "Mention" is textual: a local variable that will be overwritten before it is read is still mentioned.
- 6. The order of a `for` is chosen as a whole when the loop is reached; the elements to come are a sequence, not a set.
+ 6. The elements to come are a sequence; with `order: any` they are a set (here kept in the order of the sets), of which
+    the next is picked when the one before is done.
  7. The implied request of a row's table waits in the ordinary way, even if the row is asked for with NOWAIT or SKIP
     LOCKED (as in Postgres). It is made again only if exactly that mode is not held.
  8. `sql` on a `for` is the `sql` of each lock step in it which has none of its own (innermost first); the first word
@@ -42,10 +42,8 @@ READINGS = """
     a `rollback to` a savepoint that is not there: each is an error in the spec (SpecError).
 12. Nothing restores variables: neither `rollback` nor `rollback to`.
 13. A comparison with a w.NAME (or w.transaction, w.role) that does not exist is false, even `!=`; only a running worker
-    has a transaction. w.NAME can be a parameter: one of `choose` during the whole transaction, one of `for` inside its
-    loop.
-14. w.waits_for holds also for a NOWAIT, SKIP LOCKED or TRY request that would be refused ("its next request, and it
-    would wait"); such a worker does not wait in the sense of deadlock and stall, for it can go on.
+    has a transaction. w.NAME can be a parameter of `choose`.
+14. A NOWAIT, SKIP LOCKED or TRY request never waits: not for w.waits_for, nor for deadlock and stall.
 15. `let` is evaluated from top to bottom, later lines see earlier ones; `start when` sees `choose`, not `let`.
 16. transitions counts triples (state, worker, next state).
 """
@@ -246,7 +244,7 @@ LOCK_OPTIONS = ("then", "else", "label", "sql", "table mode")
 
 
 def kind_of(step: Any) -> str:
-    """'commit', 'rollback', 'refused', one of STEP_WORDS, or 'lock'."""
+    """'commit', 'rollback', one of STEP_WORDS, or 'lock'."""
     if isinstance(step, str):
         return step
     return next((word for word in STEP_WORDS if word in step), "lock")
@@ -360,11 +358,9 @@ class Naive:
     # ------------------------------------------------------------------------------------------------- paths and terms
 
     def at(self, path: Path) -> Any:
-        """What stands at a path. A path that ends in 'end' or 'refused' is not in the YAML but implied by it."""
+        """What stands at a path. A path that ends in 'end' is not in the YAML but implied by it."""
         if path[-1] == "end":
             return "commit"
-        if path[-1] == "refused":
-            return "rollback"
         found: Any = self.transactions
         for key in path:
             found = found[key]
@@ -405,7 +401,9 @@ class Naive:
 
     def item(self, path: Path, env: Mapping[str, Value], rest: tuple[tuple[Value, ...], ...] | None = None) -> Item:
         """An item with the values of just those parameters that it mentions or that a formula observes."""
-        kept = self.mentions(path) | self.observed
+        entry = self.transactions[path[0]]
+        visible = {*(entry.get("choose") or {}), *(entry.get("let") or {})}
+        kept = self.mentions(path) | (self.observed & visible)
         return Item(path, tuple(sorted((n, v) for n, v in env.items() if n in kept)), rest)
 
     def put(self, path: Path, env: Mapping[str, Value], tail: tuple[Item, ...]) -> tuple[Item, ...]:
@@ -643,7 +641,8 @@ class Naive:
                 elif "else" in step:
                     after = after._replace(todo=self.put((*head.path, "else"), env, tail))
                 elif request.waiting == "NOWAIT":
-                    after = after._replace(todo=(self.item((*head.path, "refused"), env),))  # [1]
+                    yield Worker("aborted", session=worker.session), shared  # [1]
+                    return
             case "if":
                 after = self.take_branch(after, head, shared)
             case "set":
@@ -723,11 +722,8 @@ class Naive:
         kind = kind_of(step)
         env = dict(head.env)
         if head.rest is not None:
-            now, *later = head.rest
-            if later:  # [3]
-                tail = (self.item(head.path, env, tuple(later)), *tail)
-            inner = {**env, **dict(zip(step["for"], now, strict=True))}
-            return self.settle(worker._replace(todo=self.put((*head.path, "do"), inner, tail)))
+            nexts = range(len(head.rest)) if step.get("order") == "any" else range(1)
+            return {w for n in nexts for w in self.settle(self.iterate(worker, head, n))}
         if kind == "for":
             orders = self.orders(step)
             return {
@@ -746,18 +742,26 @@ class Naive:
         kept = self.observed.union(*(self.mentions(item.path) for item in worker.todo))
         return {worker._replace(local=tuple(sorted((n, v) for n, v in worker.local if n in kept)))}
 
+    def iterate(self, worker: Worker, head: Item, n: int) -> Worker:
+        """Go into the body of a loop with its element number `n` of those to come."""
+        assert head.rest is not None
+        tail = worker.todo[1:]
+        later = head.rest[:n] + head.rest[n + 1 :]
+        if later:  # [3]
+            tail = (self.item(head.path, dict(head.env), later), *tail)
+        inner = {**dict(head.env), **dict(zip(self.at(head.path)["for"], head.rest[n], strict=True))}
+        return worker._replace(todo=self.put((*head.path, "do"), inner, tail))
+
     def orders(self, step: Any) -> set[tuple[tuple[Value, ...], ...]]:
         """In which orders a loop may go through its elements [6]."""
         elements = tuple(itertools.product(*(self.sets[s] for s in step["for"].values())))
         match step.get("order", "forward"):
-            case "forward":
+            case "forward" | "any":
                 return {elements}
             case "reverse":
                 return {elements[::-1]}
             case "rotated":
                 return {elements[i:] + elements[:i] for i in range(len(elements))}
-            case "any":
-                return set(itertools.permutations(elements))
         raise SpecError(f"no such order: {step['order']}")
 
     # -------------------------------------------------------------------------------------------------------- formulas
@@ -810,7 +814,7 @@ class Naive:
                 modes = [of(m) for m in mode]
                 return any(self.is_meant(r, where, of) and (not modes or m in modes) for r, m in mine)
             case ast.Call(func=ast.Attribute(value=ast.Name(id="w"), attr="waits_for"), args=[where]) if state:
-                request = self.would_wait(state, names["w"])
+                request = self.waits(state, names["w"])
                 return request is not None and self.is_meant(request.resource, where, of)
         raise SpecError(f"not in the language: {ast.unparse(node)}")
 
@@ -891,7 +895,9 @@ class Naive:
             return worker.transaction or MISSING
         if worker.status != "running":
             return MISSING
-        return {**dict(worker.local), **dict(worker.todo[0].env)}.get(name, MISSING)
+        chosen = set(self.transactions[worker.transaction or ""].get("choose") or {})
+        parameters = {n: v for n, v in worker.todo[0].env if n in chosen}
+        return {**dict(worker.local), **parameters}.get(name, MISSING)
 
     def is_meant(self, resource: Resource, where: ast.expr, of: Any) -> bool:
         """Whether `lane`, `lane[0]`, `lane[s, mail]` in a formula means the resource."""

@@ -20,7 +20,8 @@ import pytest
 
 from lockmodel.errors import ReplayError
 from lockmodel.replay import server as server_module
-from lockmodel.replay.server import BIN_DIR_VARIABLE, EmbeddedServer
+from lockmodel.replay.binaries import BIN_DIR_VARIABLE
+from lockmodel.replay.server import EmbeddedServer
 
 PYTHONPATH = os.pathsep.join([str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")]).rstrip(
     os.pathsep
@@ -296,9 +297,9 @@ time.sleep(600)
 @pytest.mark.parametrize("killed", [False, True])
 def test_guardian_without_proc(base: Path, monkeypatch: pytest.MonkeyPatch, killed: bool) -> None:
     """Where there is no /proc (macOS), the guardian finds the server with ps, also if the postmaster was killed."""
-    script = server_module._GUARDIAN.replace("/proc/self/cwd", "/nowhere").replace("/proc/$pid", "/nowhere/$pid")
+    script = server_module.GUARDIAN.replace("/proc/self/cwd", "/nowhere").replace("/proc/$pid", "/nowhere/$pid")
     assert script.count("/nowhere") == 2
-    monkeypatch.setattr(server_module, "_GUARDIAN", script)
+    monkeypatch.setattr(server_module, "GUARDIAN", script)
     server = EmbeddedServer.start()
     assert select_one(server.dsn) == 1
     if killed:

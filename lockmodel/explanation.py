@@ -93,6 +93,8 @@ def view(semantics: Semantics, state: State) -> tuple[WorkerView, ...]:
 def find_cycle(workers: tuple[WorkerView, ...]) -> tuple[int, ...]:
     """A shortest cycle of stuck workers, each waiting for the next and the last for the first; empty if none is stuck."""
     waits = {w.worker: [b.worker for b in w.blockers if workers[b.worker].stuck] for w in workers if w.stuck}
+    # Of a pool's units a worker may hold some itself; it waits for itself only if nobody else has any.
+    waits = {worker: [other for other in others if other != worker] or others for worker, others in waits.items()}
     cycles = [cycle for start in waits if (cycle := _shortest_way_back(waits, start))]
     return min(cycles, key=len, default=())
 

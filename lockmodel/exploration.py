@@ -14,10 +14,14 @@ INTERRUPTED = "interrupted"
 
 @dataclass(frozen=True)
 class Limits:
-    """Where a search gives up: after `max_states` states or `timeout_seconds` of work (None: no such limit)."""
+    """Where a search gives up: after `max_states` states or `timeout_seconds` of work (None: no such limit).
+
+    `spent_seconds`: how much of that time went to earlier searches of the same check.
+    """
 
     max_states: int = DEFAULT_MAX_STATES
     timeout_seconds: float | None = None
+    spent_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from lockmodel.errors import UsageError, quote, suggestion
-from lockmodel.spec import MAX_ELEMENTS, MAX_WORKERS, Spec
+from lockmodel.spec import MAX_ELEMENTS, MAX_WORKERS, Spec, check_elements
 
 Value = int | str | bool
 
@@ -102,7 +102,9 @@ def _set_elements(name: str, value: int | tuple[Value, ...]) -> int | list[Value
         if len(value) > MAX_ELEMENTS:
             raise UsageError(f"--set {name}: a set has at most {MAX_ELEMENTS:,} elements")
         if any(element == "" for element in value):
-            raise UsageError(f"--set {name}: an element is empty")
+            raise UsageError(f"--set {name}: an element is empty; write NAME=ELEMENT,ELEMENT")
+        if fault := check_elements(value):
+            raise UsageError(f"--set {name}: the element {fault[1]}")
         return list(value)
     if not 1 <= value <= MAX_ELEMENTS:
         raise UsageError(f"--set {name}={value}: the size of a set is 1 to {MAX_ELEMENTS:,}")
@@ -127,3 +129,22 @@ def _any_roles(spec: Spec, count: object) -> dict[str, object]:
     return {
         name: role.model_copy(update={"count": count}) if name in free else role for name, role in spec.roles.items()
     }
+
+
+def arguments(overrides: Overrides) -> list[str]:
+    """The command-line words that `parse_overrides` reads as `overrides`."""
+    words: list[str] = []
+    for name, value in overrides.sets.items():
+        # A single number would be a size, so a set of one element stands in brackets.
+        text = str(value) if isinstance(value, int) else ",".join(map(_word, value))
+        words += ["--set", f"{name}=[{text}]" if isinstance(value, tuple) and len(value) == 1 else f"{name}={text}"]
+    if isinstance(overrides.workers, Mapping):
+        for role, count in overrides.workers.items():
+            words += ["--workers", f"{role}={'any' if count is None else count}"]
+    elif overrides.workers != "":
+        words += ["--workers", "any" if overrides.workers is None else str(overrides.workers)]
+    return words
+
+
+def _word(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

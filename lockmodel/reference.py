@@ -103,8 +103,9 @@ class _Search:
         seconds = time.monotonic() - self.started
         if self.progress:
             self.progress(Progress(len(self.parents), frontier, self.depth, seconds))
-        if self.limits.timeout_seconds is not None and seconds > self.limits.timeout_seconds:
-            return f"reached the time limit of {self.limits.timeout_seconds:g} s"
+        limit = self.limits.timeout_seconds
+        if limit is not None and seconds + self.limits.spent_seconds > limit:
+            return f"reached the time limit of {limit:g} s"
         return None
 
     def _violates(self, state: State) -> bool:

@@ -14,6 +14,8 @@ import psycopg
 import pytest
 from test_replay import LIES, NOT_REALIZABLE, SPECS, remains
 
+pytestmark = pytest.mark.postgres
+
 LOCKMODEL = [sys.executable, "-m", "lockmodel"]
 HOLDS = LIES.replace("workers: 2\nexpect: deadlock", "workers: 1")
 CONFIRMED = LIES.replace("FOR KEY SHARE", "FOR UPDATE")

@@ -14,8 +14,8 @@ PACKAGE = Path(__file__).parent.parent / "lockmodel"
 
 LAYERS = [
     ("vocabulary", {"errors", "modes"}),
-    ("language", {"expressions", "templates", "spec", "parser", "overrides"}),
-    ("system", {"system", "program", "declarations", "lookup", "resolver", "machine", "compiler", "semantics", "trace", "properties"}),
+    ("language", {"expressions", "templates", "spec", "faults", "parser", "overrides"}),
+    ("system", {"system", "program", "declarations", "lookup", "resolver", "config", "machine", "compiler", "semantics", "trace", "properties"}),
     ("engines", {"exploration", "reference", "prover"}),
     ("results", {"explanation", "verdict", "checker"}),
     ("outward", {"report", "replay"}),

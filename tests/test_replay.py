@@ -29,6 +29,8 @@ from lockmodel.replay.script import Outcome, from_trace
 from lockmodel.replay.server import EmbeddedServer
 from lockmodel.semantics import crew
 
+pytestmark = pytest.mark.postgres
+
 SPECS = Path(__file__).parent.parent / "specs"
 
 

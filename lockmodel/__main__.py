@@ -1,0 +1,7 @@
+"""`python -m lockmodel`."""
+
+import sys
+
+from lockmodel.cli import main
+
+sys.exit(main())

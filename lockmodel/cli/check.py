@@ -1,0 +1,76 @@
+"""`lockmodel check`: decide each spec, report it, and say by the exit code whether all is as expected."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lockmodel.cli.common import (
+    ExitCode,
+    MaxStatesOption,
+    OutputOption,
+    SetOption,
+    SpecArguments,
+    TimeoutOption,
+    WorkersOption,
+    complain,
+    one_of,
+    seconds,
+    whole_number,
+    worst,
+)
+from lockmodel.cli.files import check_output, find_specs, read_spec
+from lockmodel.cli.progress import Ticker
+from lockmodel.cli.reporters import FORMATS, reporter
+from lockmodel.cli.startup import importing
+from lockmodel.errors import LockmodelError
+
+FormatOption = Annotated[str, typer.Option("--format", metavar="|".join(FORMATS), help="For people or for programs.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("check")(check)
+
+
+def check(
+    specs: SpecArguments = None,
+    settings: SetOption = None,
+    workers: WorkersOption = None,
+    max_states: MaxStatesOption = None,
+    timeout: TimeoutOption = None,
+    form: FormatOption = FORMATS[0],
+    output: OutputOption = None,
+) -> int:
+    """Decide for each spec whether its transactions can deadlock."""
+    with importing():
+        from lockmodel.checker import check as decide
+        from lockmodel.exploration import DEFAULT_MAX_STATES, INTERRUPTED, Limits
+        from lockmodel.overrides import parse_overrides
+        from lockmodel.report.json import Failure
+    one_of("--format", form, FORMATS)
+    overrides = parse_overrides(settings or (), workers or ())
+    limits = Limits(whole_number("--max-states", max_states, DEFAULT_MAX_STATES), seconds("--timeout", timeout))
+    files = find_specs(specs or ())
+    check_output(output, [found.file for found in files])
+    with importing():
+        report = reporter(form, output, several=len(files) > 1)
+    codes: list[int] = []
+    unchecked: list[str] = []
+    for number, found in enumerate(files, start=1):
+        try:
+            spec = read_spec(found)
+            with Ticker(spec.source.file) as ticker:
+                result = decide(spec, overrides, limits, progress=ticker)
+        except LockmodelError as error:
+            complain(error)
+            codes.append(ExitCode.BAD_INPUT)
+            report.fail(Failure(found.name, error))
+            continue
+        codes.append(result.exit_code)
+        report.add(result)
+        if any(exploration.stopped == INTERRUPTED for exploration in result.explorations):
+            unchecked = [left.name for left in files[number:]]
+            break
+    report.end(unchecked)
+    return worst([*codes, *[ExitCode.UNDECIDED] * len(unchecked)])

@@ -1,0 +1,24 @@
+"""`lockmodel schema`: the JSON Schema of a spec, for editors that complete and check as one types."""
+
+from __future__ import annotations
+
+import typer
+
+from lockmodel.cli.common import OutputOption
+from lockmodel.cli.files import check_output, deliver
+from lockmodel.cli.startup import importing
+
+
+def register(app: typer.Typer) -> None:
+    app.command("schema")(schema)
+
+
+def schema(output: OutputOption = None) -> int:
+    """Print the JSON Schema of a spec file, for editors."""
+    with importing():
+        import json
+
+        from lockmodel.spec import json_schema
+    check_output(output)
+    deliver(json.dumps(json_schema(), indent=2) + "\n", output)
+    return 0

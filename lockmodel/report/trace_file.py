@@ -1,0 +1,199 @@
+"""Reads a trace back from a JSON report, and believes nothing of it but the spec's text.
+
+The spec is compiled again and the trace walked again, so what comes back is as sound as a trace that was just found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from lockmodel.compiler import compile_spec
+from lockmodel.errors import LockmodelError, one_line, quote, suggestion
+from lockmodel.overrides import Overrides, apply
+from lockmodel.parser import parse
+from lockmodel.properties import evaluators
+from lockmodel.report.json import FORMAT, Json
+from lockmodel.semantics import MAX_CREW, Action, Crew, Semantics, State, crew
+from lockmodel.spec import Spec
+from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, System
+from lockmodel.trace import Trace
+
+MAX_STEPS = 100_000
+
+
+class TraceFileError(LockmodelError):
+    """A file that is no report, or whose trace is not one of its spec; `str()` is the one line to show."""
+
+    def __init__(self, file: str, message: str) -> None:
+        super().__init__(one_line(f"{file}: {message}"))
+
+
+@dataclass(frozen=True)
+class LoadedTrace:
+    """A trace with all it belongs to; `spec` has the overrides applied, `violated` is the property that it violates."""
+
+    spec: Spec
+    overrides: Overrides
+    system: System
+    trace: Trace
+    violated: str | None
+
+
+def read_trace(text: str, file: str = "<trace>", *, spec: str | None = None) -> LoadedTrace:
+    """The trace in the JSON report `text`, which errors call `file`.
+
+    If several of the report's specs have a trace, `spec` says which: its file or its name.
+    Raises a LockmodelError that says in one line what is wrong.
+    """
+    return _Reader(file).read(text, spec)
+
+
+class _Reader:
+    def __init__(self, file: str) -> None:
+        self.file = file
+
+    def error(self, message: str) -> TraceFileError:
+        return TraceFileError(self.file, message)
+
+    def read(self, text: str, wanted: str | None) -> LoadedTrace:
+        result = self._choose(self._document(text), wanted)
+        source = self._field(result, "spec", str, "the result")
+        if hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest() != result.get("sha256"):
+            raise self.error("the sha256 is not that of the spec's text; one of them was edited")
+        name = str(result.get("file", "<spec>"))
+        overrides = self._overrides(self._field(result, "overrides", dict, "the result"))
+        spec = apply(parse(source, name), overrides)
+        system = compile_spec(spec)
+        trace = self._trace(system, self._field(result, "trace", dict, "the result"))
+        violated = result.get("violated")
+        self._check_violation(system, trace, violated)
+        return LoadedTrace(spec, overrides, system, trace, violated)
+
+    def _document(self, text: str) -> list[Json]:
+        try:
+            document = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise self.error(f"not JSON: line {error.lineno}: {error.msg}") from None
+        except (RecursionError, ValueError) as error:
+            raise self.error(f"not a report of lockmodel check: {error}") from None
+        if not isinstance(document, dict) or "lockmodel" not in document or "results" not in document:
+            raise self.error("not a report of lockmodel check --format json")
+        if document.get("format") != FORMAT:
+            raise self.error(f"its format is {quote(document.get('format'))}; this lockmodel reads format {FORMAT}")
+        results: list[Json] = self._field(document, "results", list, "the report")
+        if not all(isinstance(result, dict) for result in results):
+            raise self.error("each of its results must be an object")
+        return results
+
+    def _choose(self, results: list[Json], wanted: str | None) -> Json:
+        if wanted is not None:
+            named = [result for result in results if wanted in (result.get("file"), result.get("name"))]
+            if not named:
+                available = [str(result.get(key)) for key in ("file", "name") for result in results]
+                raise self.error(f"it has no spec {quote(wanted)}; {suggestion(wanted, available)}")
+            results = named[:1]
+        traced = [result for result in results if result.get("trace") is not None]
+        if not traced:
+            verdicts = ", ".join(f"{result.get('file')} {result.get('verdict')}" for result in results[:3])
+            raise self.error(f"it has no trace ({verdicts or 'no results'})")
+        if len(traced) > 1:
+            files = ", ".join(str(result.get("file")) for result in traced[:12])
+            raise self.error(f"it has {len(traced)} traces; say which spec's: {files}")
+        return traced[0]
+
+    def _overrides(self, data: Json) -> Overrides:
+        sets = self._field(data, "sets", dict, "overrides")
+        workers = data.get("workers")
+        for name, value in sets.items():
+            if not (_is_value(value) or (isinstance(value, list) and value and all(map(_is_value, value)))):
+                raise self.error(f"overrides: set {quote(name)} must be a number or a list")
+        counts = list(workers.values()) if isinstance(workers, dict) else [] if workers is None else [workers]
+        if any(count != "any" and not _is_index(count, MAX_CREW + 1) for count in counts):
+            raise self.error('overrides: the workers must be a number, "any" or null')
+        return Overrides(
+            {name: tuple(value) if isinstance(value, list) else value for name, value in sets.items()},
+            {role: None if count == "any" else count for role, count in workers.items()}
+            if isinstance(workers, dict)
+            else "" if workers is None else None if workers == "any" else workers,
+        )  # fmt: skip
+
+    def _trace(self, system: System, data: Json) -> Trace:
+        workers = self._crew(system, self._field(data, "workers", list, "the trace"))
+        semantics = Semantics(system, workers)
+        steps = self._field(data, "steps", list, "the trace")
+        if len(steps) > MAX_STEPS:
+            raise self.error(f"the trace has {len(steps):,} steps; the most is {MAX_STEPS:,}")
+        states, actions = [semantics.initial], []
+        for number, step in enumerate(steps, start=1):
+            action = self._action(semantics, states[-1], number, step)
+            actions.append(action)
+            states.append(semantics.after(states[-1], action))
+            self._check_state(states[-1], number, step.get("after"))
+        return Trace(workers, tuple(states), tuple(actions))
+
+    def _crew(self, system: System, data: list[Any]) -> Crew:
+        """The workers as the spec makes them, if they are those of the file."""
+        roles = [worker.get("role") if isinstance(worker, dict) else None for worker in data]
+        open_counts = {roles.count(role.name) for role in system.roles if role.count is None} or {1}
+        expected = crew(system, max(1, min(max(open_counts), MAX_CREW)))
+        if list(expected.roles) != roles or [worker.get("name") for worker in data] != list(expected.names):
+            raise self.error("the workers of the trace are not those of its spec")
+        return expected
+
+    def _action(self, semantics: Semantics, state: State, number: int, step: object) -> Action:
+        if not isinstance(step, dict):
+            raise self.error(f"step {number} must be an object")
+        worker = self._index(step, "worker", len(semantics.crew), number)
+        edges = semantics.location(state, worker).edges
+        edge = edges[self._index(step, "edge", len(edges), number)]
+        name = semantics.crew.names[worker]
+        told = f"{step.get('action')} {step.get('label')}"
+        if told != f"{edge.action} {edge.label}":
+            raise self.error(
+                f"step {number}: {name} would do {quote(f'{edge.action} {edge.label}')}, not {quote(told)}"
+            )
+        if not semantics.enabled(state, worker, edge):
+            raise self.error(f"step {number}: {name} can't do {quote(told)} in the state before it")
+        return Action(worker, edge)
+
+    def _check_state(self, state: State, number: int, told: object) -> None:
+        if not isinstance(told, dict):
+            raise self.error(f"step {number} lacks the state after it")
+        if told.get("locations") != list(state.locations) or told.get("valuation") != state.valuation:
+            raise self.error(f"step {number} leads to another state than the file says")
+
+    def _check_violation(self, system: System, trace: Trace, violated: object) -> None:
+        semantics = Semantics(system, trace.crew)
+        waiting = semantics.waiting(trace.last)
+        if violated == NO_DEADLOCK:
+            found = bool(semantics.stuck(trace.last, waiting))
+        elif violated == NO_GLOBAL_STALL:
+            found = system.no_global_stall and semantics.stalled(trace.last, waiting)
+        else:
+            named = [evaluator for evaluator in evaluators(semantics) if evaluator.property.name == violated]
+            found = any(evaluator.violated(trace.last, waiting) for evaluator in named)
+        if not found and violated is not None:
+            raise self.error(f"the trace does not end in a violation of {quote(violated)}")
+
+    def _index(self, step: Json, key: str, length: int, number: int) -> int:
+        value = step.get(key)
+        if not _is_index(value, length):
+            raise self.error(f"step {number}: there is no {key} {quote(value)}; there are {length}, counted from 0")
+        assert isinstance(value, int)
+        return value
+
+    def _field(self, data: Json, key: str, kind: type, owner: str) -> Any:
+        if not isinstance(data.get(key), kind):
+            raise self.error(f"{owner} lacks {quote(key)}, or it is of another type")
+        return data[key]
+
+
+def _is_value(value: object) -> bool:
+    return isinstance(value, int | str)
+
+
+def _is_index(value: object, length: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < length

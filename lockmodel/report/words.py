@@ -1,0 +1,319 @@
+"""The verdict in sentences: what was found, between whom, why nobody can go on, why none can be found. Plain text, no layout."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from lockmodel.checker import how_many
+from lockmodel.explanation import Lock, TraceView, WorkerView
+from lockmodel.exploration import INTERRUPTED, Exploration
+from lockmodel.overrides import arguments
+from lockmodel.prover import Certificate
+from lockmodel.semantics import Crew
+from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, ActionKind, Status, System
+from lockmodel.trace import Trace
+from lockmodel.verdict import CheckResult, Outcome
+
+_SHOWN = 4
+"""How many names a list shows before it says `and 9 more`."""
+
+
+def verdict_word(result: CheckResult) -> str:
+    """`HOLDS`, `DEADLOCK`, `GLOBAL STALL`, `VIOLATED` or `UNDECIDED`."""
+    verdict = result.verdict
+    if verdict.outcome is not Outcome.VIOLATED:
+        return str(verdict.outcome)
+    return {NO_DEADLOCK: "DEADLOCK", NO_GLOBAL_STALL: "GLOBAL STALL"}.get(verdict.violated or "", "VIOLATED")
+
+
+def headline(result: CheckResult) -> str:
+    """What stands behind the verdict's word."""
+    verdict, view = result.verdict, result.view
+    if verdict.outcome is Outcome.UNDECIDED:
+        return verdict.reason
+    if verdict.outcome is Outcome.HOLDS:
+        scope = verdict.scope
+        return f"{_all_properties(result.system)}, {'for' if scope.startswith('any') else 'with'} {scope}"
+    if verdict.violated == NO_GLOBAL_STALL:
+        return f"with {verdict.scope}"
+    if verdict.violated == NO_DEADLOCK and view is not None:
+        return between([view.final[worker].transaction or "" for worker in members(result.system, view)])
+    always = next((p.always for p in result.system.properties if p.name == verdict.violated), False)
+    return f"{'always' if always else 'never'} {verdict.violated}"
+
+
+def expectation(result: CheckResult) -> str | None:
+    """What was expected and what was found instead, as a sentence; None if they agree."""
+    return None if result.unmet is None else sentence(result.unmet)
+
+
+def between(transactions: Sequence[str]) -> str:
+    """`between enqueue and claim`; for workers that all run the same, `between 2 workers in send`."""
+    if len(transactions) == 1:
+        return f"of {transactions[0]} with itself"
+    if len(set(transactions)) == 1:
+        return f"between {len(transactions)} workers in {transactions[0]}"
+    return f"between {listed(transactions)}"
+
+
+def _all_properties(system: System) -> str:
+    names = [NO_DEADLOCK] + [NO_GLOBAL_STALL] * system.no_global_stall
+    names += [f"{'always' if prop.always else 'never'} {prop.name}" for prop in system.properties]
+    return listed(names) if len(names) <= _SHOWN else f"all {len(names)} properties"
+
+
+# Why nobody can go on
+
+
+def members(system: System, view: TraceView) -> tuple[int, ...]:
+    """The workers of the deadlock: those of the cycle, and where it waits for a pool all who hold its units for ever."""
+    found = list(view.cycle)
+    for worker in found:
+        wants = view.final[worker].wants
+        if wants and _capacity(system, wants):
+            stuck = [b.worker for b in view.final[worker].blockers if view.final[b.worker].stuck]
+            found.extend(other for other in stuck if other not in found)
+    return tuple(found)
+
+
+def _capacity(system: System, lock: Lock) -> int | None:
+    return next((resource.capacity for resource in system.resources if resource.name == lock.resource), None)
+
+
+def cycle_sentences(system: System, view: TraceView) -> str:
+    """Who holds what and waits for whom, round the cycle."""
+    workers = [view.final[worker] for worker in members(system, view)]
+    if not workers:
+        return ""
+    pools = [worker for worker in workers if worker.wants and _capacity(system, worker.wants)]
+    lines = [_pool_members(system, view, workers, pools)] if pools else [_round(workers)]
+    # Who has a pool's units is said once, whoever waits for it.
+    lines += [_shares(system, view, one) for one in {w.wants.resource: w for w in pools if w.wants}.values()]
+    ends = {1: "It can never go on.", 2: "Neither can go on."}
+    return " ".join([*lines, ends.get(len(workers), f"None of the {len(workers)} can go on.")])
+
+
+def _pool_members(system: System, view: TraceView, workers: Sequence[WorkerView], pools: Sequence[WorkerView]) -> str:
+    """What each waits for, those who hold a pool's units left to `_shares`."""
+    said = [f"waits for {_wanted(system, w)}" if w in pools else waits(system, view, w) for w in workers[:_SHOWN]]
+    clauses = [f"{_who(worker)} {what}" for worker, what in zip(workers, said, strict=False)]
+    if len(workers) > _SHOWN:
+        clauses.append(f"{len(workers) - _SHOWN} more wait likewise")
+    return "; ".join(clauses) + "."
+
+
+def _round(workers: Sequence[WorkerView]) -> str:
+    """Each worker waits for the next, the last for the first."""
+    if len(workers) > _SHOWN:
+        chain = " → ".join([*map(_who, workers), workers[0].name])
+        return f"Each waits for the next: {chain}."
+    wants = [worker.wants for worker in workers if worker.wants]
+    # `kept[i]`: what worker i + 1 has that worker i waits for.
+    kept = [
+        next(blocker.locks[0] for blocker in worker.blockers if blocker.worker == following.worker)
+        for worker, following in zip(workers, [*workers[1:], workers[0]], strict=True)
+    ]
+    # Where all modes are the same one, saying it again and again hides the rest.
+    modes = len({lock.mode for lock in (*wants, *kept)}) > 1
+    clauses = []
+    for index, worker in enumerate(workers):
+        wanted = str(wants[index]) if modes else wants[index].resource
+        mode = f" {kept[index].mode}" if modes else ""
+        if index == 0:
+            first = str(kept[-1]) if modes else kept[-1].resource
+            clause = f"{_who(worker)} holds {first} and waits for {wanted}"
+        else:
+            clause = f"{worker.name} waits for {wanted}"
+        if index < len(workers) - 1:
+            clause += f", which {_who(workers[index + 1])} holds{mode}"
+        clauses.append(clause)
+    return "; ".join(clauses) + "."
+
+
+def waits(system: System, view: TraceView, worker: WorkerView) -> str:
+    """`waits for lane[1] FOR UPDATE, held by worker 2`; empty if `worker` does not wait."""
+    if worker.wants is None:
+        return ""
+    holders = []
+    for blocker in worker.blockers:
+        modes = listed(dict.fromkeys(lock.mode for lock in blocker.locks if lock.mode != worker.wants.mode))
+        holders.append(view.workers[blocker.worker] + (f" ({modes})" if modes else ""))
+    return f"waits for {_wanted(system, worker)}, held by {listed(holders)}"
+
+
+def _wanted(system: System, worker: WorkerView) -> str:
+    """`lane[1] FOR UPDATE`, or of a pool `one more unit of connections`."""
+    assert worker.wants is not None
+    if not _capacity(system, worker.wants):
+        return str(worker.wants)
+    return f"{'one more unit' if worker.wants in worker.holds else 'a unit'} of {worker.wants.resource}"
+
+
+def _shares(system: System, view: TraceView, worker: WorkerView) -> str:
+    """Who has the units of the pool that `worker` waits for: `Of 2 units of conn, worker 1 has 1 and worker 2 has 1.`"""
+    assert worker.wants is not None
+    had = [f"{view.workers[blocker.worker]} has {len(blocker.locks)}" for blocker in worker.blockers]
+    units = plural(_capacity(system, worker.wants) or 0, "unit")
+    return f"Of {units} of {worker.wants.resource}, {listed(had)}."
+
+
+def stall_sentences(system: System, view: TraceView) -> str:
+    """Who waits for whom where every running worker waits."""
+    waiting = [worker for worker in view.final if worker.wants]
+    clauses = [f"{_who(worker)} {waits(system, view, worker)}" for worker in waiting]
+    rest = sorted({b.worker for w in waiting for b in w.blockers if view.final[b.worker].status is not Status.RUNNING})
+    notes = [f"{view.workers[worker]} is {view.final[worker].status} and keeps its lock" for worker in rest]
+    return f"Every running worker waits: {'; '.join([*clauses, *notes])}."
+
+
+def formula_sentences(system: System, trace: Trace, name: str) -> tuple[str, str]:
+    """That the `never` or `always` formula `name` is violated in the last state, and the formula."""
+    prop = next(prop for prop in system.properties if prop.name == name)
+    known = _variables(system, trace)
+    where = f"In the last state{f', where {known},' if known else ''}"
+    what = "is false, and it must always be true:" if prop.always else "is true, and it must never be:"
+    return f"{where} '{name}' {what}", prop.expression.text
+
+
+def _variables(system: System, trace: Trace) -> str:
+    """The shared variables in the last state: `authority = ledger`."""
+    return assignments(zip(system.variables, system.valuations[trace.last.valuation], strict=True))
+
+
+def assignments(values: Iterable[tuple[str, object]]) -> str:
+    return ", ".join(f"{name} = {str(value).lower() if isinstance(value, bool) else value}" for name, value in values)
+
+
+def _who(worker: WorkerView) -> str:
+    return f"{worker.name} ({worker.transaction or worker.status})"
+
+
+# The steps of a trace
+
+
+def step_sentences(system: System, trace: Trace) -> list[str]:
+    """Each transition as what its worker does: `starts claim (s=1)`, `takes lane[1] FOR UPDATE`."""
+    return [_step(system, trace, index) for index in range(len(trace.actions))]
+
+
+def _step(system: System, trace: Trace, index: int) -> str:
+    action = trace.actions[index]
+    edge = action.edge
+    label = edge.label
+    if edge.requests and system.resources[edge.requests[0].resource].capacity:
+        label = f"a unit of {label.replace(' TAKE', '', 1)}"
+    match edge.action:
+        case ActionKind.START:
+            taken = [f"{system.resources[request.resource].name} {request.mode}" for request in edge.requests]
+            return f"starts {edge.label}" + (f", takes {listed(taken)}" if taken else "")
+        case ActionKind.ACQUIRE:
+            return f"takes {label}"
+        case ActionKind.REFUSE:
+            ends = system.locations[edge.target].status is Status.ABORTED
+            return f"does not get {label}, {'rolls back' if ends else 'goes on without'}"
+        case ActionKind.TEST:
+            return f"tests {label.removeprefix('if ')}"
+        case ActionKind.SET:
+            return f"sets {label.removeprefix('set ')}"
+        case ActionKind.RELEASE:
+            return label.replace("release ", "releases ", 1)
+        case ActionKind.SAVEPOINT:
+            return f"sets {label}"
+        case ActionKind.ROLLBACK_TO:
+            return label.replace("rollback", "rolls back", 1)
+        case ActionKind.COMMIT:
+            return "commits"
+        case ActionKind.ROLLBACK:
+            return "rolls back"
+        case ActionKind.RECYCLE:
+            return "is idle again"
+    raise AssertionError(edge.action)
+
+
+def holdings(system: System, worker: WorkerView) -> str:
+    """What `worker` holds: `lane[0] FOR UPDATE, 2 units of connections`."""
+    words = []
+    for lock, count in Counter(worker.holds).items():
+        words.append(f"{_units(count)} of {lock.resource}" if _capacity(system, lock) else str(lock))
+    return ", ".join(words)
+
+
+def _units(count: int) -> str:
+    return "a unit" if count == 1 else f"{count} units"
+
+
+# How it is known
+
+
+def searched(exploration: Exploration) -> str:
+    """One search: with how many workers, what it saw, whether that is all."""
+    counts = (
+        f"{plural(exploration.states, 'state')}, {plural(exploration.transitions, 'transition')}, "
+        f"depth {exploration.depth}, {exploration.seconds:.2f} s"
+    )
+    end = "complete" if exploration.complete else exploration.stopped
+    return f"Searched {_crew(exploration.crew)}: {counts}; {end} ({exploration.engine} engine)."
+
+
+def _crew(workers: Crew) -> str:
+    """`2 workers`; with a few roles, `3 workers (1 producer, 2 consumer)`."""
+    roles = set(workers.roles)
+    return plural(len(workers), "worker") + (f" ({how_many(workers)})" if 1 < len(roles) <= _SHOWN else "")
+
+
+def proved(certificate: Certificate) -> str:
+    """Why no number of workers can deadlock."""
+    claim = "No deadlock with any number of workers is proved:"
+    if not certificate.requests:
+        return f"{claim} nobody ever waits for a lock while holding another one."
+    if certificate.order:
+        order = " < ".join(certificate.order)
+        return f"{claim} every transaction takes its locks in one order, {order}."
+    if certificate.order is not None:
+        return f"{claim} every transaction takes its locks in one order."
+    situations = plural(certificate.requests, "way")
+    return (
+        f"{claim} there is no single lock order, but of the {situations} to wait for a lock while holding others, "
+        f"each can wait only for certain others ({plural(certificate.waits, 'pair')}), and never in a circle."
+    )
+
+
+def advice(result: CheckResult) -> str:
+    """How to decide what is undecided; empty for what is decided."""
+    if result.verdict.outcome is not Outcome.UNDECIDED:
+        return ""
+    if all(exploration.complete for exploration in result.explorations):
+        return "With --workers N it is decided for N workers."
+    interrupted = any(exploration.stopped == INTERRUPTED for exploration in result.explorations)
+    return "" if interrupted else "With a larger --max-states or --timeout the search goes on."
+
+
+def replay_command(result: CheckResult) -> str:
+    """The command that replays the trace on a real Postgres, quoted for a shell."""
+    file = result.spec.source.file
+    # `<stdin>` is no file, and `-x.yaml` would be an option.
+    file = "-" if file == "<stdin>" else f"./{file}" if file.startswith("-") else file
+    words = ["lockmodel", "replay", file, *arguments(result.overrides)]
+    return shlex.join(words)
+
+
+# Small words
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def listed(names: Iterable[str]) -> str:
+    """`a, b and c`; what is too many to read, `a, b, c, d and 9 more`."""
+    words = list(names)
+    if len(words) > _SHOWN + 1:
+        words = [*words[:_SHOWN], f"{len(words) - _SHOWN} more"]
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def sentence(words: str) -> str:
+    """`words` with a capital and a full stop."""
+    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else ".")

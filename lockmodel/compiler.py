@@ -10,16 +10,15 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lockmodel.errors import Position, SpecError
-from lockmodel.machine import Config, Machine, Move
+from lockmodel.config import Config, Move
+from lockmodel.errors import SpecError
+from lockmodel.machine import Machine
 from lockmodel.program import Program
 from lockmodel.resolver import resolve
 from lockmodel.spec import Spec
 from lockmodel.system import ActionKind, Edge, Location, Resource, Role, Status, System
 
-MAX_VALUATIONS = 4096
-MAX_RESOURCES = 100_000
-MAX_LOCATIONS = 200_000
+MAX_LOCATIONS = 100_000
 
 
 def compile_spec(spec: Spec) -> System:
@@ -50,7 +49,6 @@ class Compilation:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        _check_size(program)
         self.machine = Machine(program, tuple(_resources(program)))
         self._numbers: dict[object, int] = {}
         self._configs: list[Config] = []
@@ -82,7 +80,12 @@ class Compilation:
         key = self.machine.key(config)
         if key not in self._numbers:
             if len(self._configs) >= MAX_LOCATIONS:
-                raise SpecError(self.program.position, f"a worker has more than {MAX_LOCATIONS:,} locations")
+                raise SpecError(
+                    config.transaction.position if config.transaction else self.program.position,
+                    f"a worker can be at more than {MAX_LOCATIONS:,} different places; make a set smaller, or choose fewer "
+                    "parameters",
+                )
+            self.machine.spend(len(config.levels) + len(config.env) + len(config.held), config)
             self._numbers[key] = len(self._configs)
             self._configs.append(config)
         return self._numbers[key]
@@ -139,22 +142,6 @@ def _resources(program: Program) -> Iterable[Resource]:
         for arguments in itertools.product(*(program.sets[name] for name in family.per)):
             name = f"{family.name}[{', '.join(map(str, arguments))}]" if arguments else family.name
             yield Resource(name, family.name, arguments, family.kind, family.capacity, family.session)
-
-
-def _check_size(program: Program) -> None:
-    for family in program.families.values():
-        size = 1
-        for name in family.per:
-            size *= len(program.sets[name])
-        if size > MAX_RESOURCES:
-            position = family.position or program.position
-            raise SpecError(position, f"{family.name} stands for {size:,} resources; the most is {MAX_RESOURCES:,}")
-    valuations = 1
-    for values in program.variables.values():
-        valuations *= len(values)
-    if valuations > MAX_VALUATIONS:
-        message = f"the variables have {valuations:,} combinations of values; the most is {MAX_VALUATIONS:,}"
-        raise SpecError(Position(program.position.file), message)
 
 
 def _exact_index(valuations: tuple[tuple[object, ...], ...], wanted: tuple[object, ...]) -> int:

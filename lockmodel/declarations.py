@@ -6,17 +6,19 @@ Everything that is looked up elsewhere is found here. Raises SpecError for a dec
 from __future__ import annotations
 
 import keyword
-import re
+import unicodedata
 from collections.abc import Iterable
 
 from lockmodel.errors import Position, SpecError, quote, suggestion
 from lockmodel.expressions import Value, same
 from lockmodel.modes import KINDS
 from lockmodel.program import Family, RoleProgram
-from lockmodel.spec import Elements, Spec
+from lockmodel.spec import Elements, Node, Spec, check_elements
 from lockmodel.system import Status
 
-_ELEMENT = re.compile(r"^[\w#.-]+$")
+MAX_RESOURCES = 100_000
+MAX_VALUATIONS = 4096
+MAX_VARIABLES = 64
 _RESERVED = {*keyword.kwlist, "w", "count", "any", "all", "true", "false", "for", "either", "if", "set", "savepoint", "release",
              "then", "do", "sql", "label", "mode", "order"}  # fmt: skip
 # A local variable is only ever read in formulas, where these words are free.
@@ -32,14 +34,16 @@ class Declarations:
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
-        self.sets = {name: _elements(elements, spec.at("sets", name)) for name, elements in spec.sets.items()}
+        self.sets = {name: _elements(elements, spec, "sets", name) for name, elements in spec.sets.items()}
         self._check_names()
         self.variables = {
-            name: _elements(variable.values, variable.at("values")) for name, variable in spec.variables.items()
+            name: _elements(variable.values, variable, "values") for name, variable in spec.variables.items()
         }
         self.initial = {name: self._initial(name) for name in spec.variables}
+        self._check_valuations()
         self.families = {name: self._family(name) for name in spec.resources}
         self._check_tables()
+        self._check_size()
         self.words = self._words()
         self.roles = self._roles()
 
@@ -52,8 +56,36 @@ class Declarations:
                 position = self.spec.at(section, name)
                 check_identifier(name, what, position)
                 if name in seen and {what, seen[name]} != {"set", "resource"}:
-                    raise SpecError(position, f"{quote(name)} is already the name of a {seen[name]}")
+                    message = f"{quote(name)} is already the name of a {seen[name]}; call this {what} something else"
+                    raise SpecError(position, message)
                 seen.setdefault(name, what)
+
+    def _check_valuations(self) -> None:
+        """Refuse more states of the shared variables than an engine can have tables for."""
+        names = list(self.variables)
+        if len(names) > MAX_VARIABLES:
+            position = self.spec.at("variables", names[MAX_VARIABLES])
+            raise SpecError(position, f"{len(names):,} variables; the most is {MAX_VARIABLES}")
+        valuations = 1
+        for name in names:
+            valuations *= len(self.variables[name])
+            if valuations > MAX_VALUATIONS:
+                message = f"with {name}, the variables have more than {MAX_VALUATIONS:,} combinations of values, the most that there may be"
+                raise SpecError(self.spec.at("variables", name), message)
+
+    def _check_size(self) -> None:
+        total = 0
+        for name, family in self.families.items():
+            size = 1
+            for per in family.per:
+                size *= len(self.sets[per])
+                if size > MAX_RESOURCES:
+                    break
+            total += size
+            if total > MAX_RESOURCES:
+                reason = f"{name} alone" if size > MAX_RESOURCES else f"with {name}, the spec"
+                message = f"{reason} has more than {MAX_RESOURCES:,} resources, the most that there may be; make a set smaller"
+                raise SpecError(self.spec.at("resources", name), message)
 
     def _initial(self, name: str) -> Value:
         variable, values = self.spec.variables[name], self.variables[name]
@@ -69,25 +101,35 @@ class Declarations:
     def _family(self, name: str) -> Family:
         declared = self.spec.resources[name]
         kind = KINDS[declared.kind]
+        seen: set[str] = set()
         for index, per in enumerate(declared.per):
             if per not in self.sets:
                 raise SpecError(declared.at("per", index), f"unknown set {quote(per)}; {suggestion(per, self.sets)}")
-            if per in declared.per[:index]:
-                raise SpecError(declared.at("per", index), f"set {quote(per)} stands twice in the per of {name}")
+            if per in seen:
+                raise SpecError(
+                    declared.at("per", index), f"set {quote(per)} stands twice in the per of {name}; drop one"
+                )
+            seen.add(per)
         if declared.table is not None and kind.name != "row":
-            raise SpecError(declared.at("table"), f"only a row lives in a table; {name} is of kind {kind.name}")
+            raise SpecError(
+                declared.at("table"), f"only a row lives in a table; {name} is of kind {kind.name}; drop the table"
+            )
         if declared.scope != "transaction" and kind.name != "advisory":
-            raise SpecError(declared.at("scope"), f"only advisory locks have a scope; {name} is of kind {kind.name}")
+            raise SpecError(
+                declared.at("scope"), f"only advisory locks have a scope; {name} is of kind {kind.name}; drop the scope"
+            )
         if kind.counted and declared.size is None:
-            raise SpecError(declared.at(), f"the pool {name} needs a size: how many units it has")
+            raise SpecError(declared.at(), f"the pool {name} needs a size, as in size: 10 (how many units it has)")
         if declared.size is not None and not kind.counted:
-            raise SpecError(declared.at("size"), f"only a pool has a size; {name} is of kind {kind.name}")
+            raise SpecError(
+                declared.at("size"), f"only a pool has a size; {name} is of kind {kind.name}; drop the size"
+            )
         return Family(
             name, kind, tuple(declared.per), declared.table, declared.scope == "session", declared.size, declared.at()
         )
 
     def _check_tables(self) -> None:
-        tables = [name for name, family in self.families.items() if family.kind.name == "table"]
+        tables = {name: family for name, family in self.families.items() if family.kind.name == "table"}
         for name, family in self.families.items():
             if family.table is None:
                 continue
@@ -97,7 +139,10 @@ class Declarations:
                 raise SpecError(position, f"{quote(family.table)} is not a resource of kind table; {hint}")
             missing = [per for per in self.families[family.table].per if per not in family.per]
             if missing:
-                raise SpecError(position, f"table {family.table} is per {missing[0]}, but row {name} is not")
+                message = (
+                    f"table {family.table} is per {missing[0]}, but row {name} is not; add {missing[0]} to its per"
+                )
+                raise SpecError(position, message)
 
     def _words(self) -> frozenset[str]:
         """What a bare word in a formula may stand for besides a name: itself, if it is one of these."""
@@ -111,7 +156,9 @@ class Declarations:
             count = None if spec.workers in (None, "any") else int(spec.workers)
             return (RoleProgram("worker", count, transactions),)
         if spec.workers is not None:
-            raise SpecError(spec.at("workers"), "workers and roles exclude each other; a role has a count of its own")
+            raise SpecError(
+                spec.at("workers"), "workers and roles exclude each other; give each role a count, and drop workers"
+            )
         for role in spec.roles.values():
             for index, transaction in enumerate(role.runs):
                 if transaction not in spec.transactions:
@@ -123,16 +170,12 @@ class Declarations:
         )
 
 
-def _elements(declared: Elements, position: Position) -> tuple[Value, ...]:
+def _elements(declared: Elements, node: Node, *path: str) -> tuple[Value, ...]:
     if isinstance(declared, int):
         return tuple(range(declared))
-    for index, value in enumerate(declared):
-        if not _ELEMENT.match(str(value)):
-            raise SpecError(
-                position, f"the element {quote(value)} has characters other than letters, digits and _ # . -"
-            )
-        if any(str(value) == str(other) for other in declared[:index]):
-            raise SpecError(position, f"the element {quote(value)} stands there twice")
+    if fault := check_elements(declared):
+        index, message = fault
+        raise SpecError(node.at(*path, index), f"the element {message}")
     return tuple(declared)
 
 
@@ -141,7 +184,8 @@ def texts(values: Iterable[Value]) -> list[str]:
 
 
 def check_identifier(name: str, what: str, position: Position, reserved: Iterable[str] = _RESERVED) -> None:
-    if not name.isidentifier():
+    # A formula is read by Python's grammar, which takes an identifier for its normal form.
+    if not name.isidentifier() or unicodedata.normalize("NFKC", name) != name:
         raise SpecError(position, f"{quote(name)} can't name a {what}: letters, digits and _ only, no digit first")
     if name in reserved:
-        raise SpecError(position, f"{quote(name)} can't name a {what}: it is a word of the language")
+        raise SpecError(position, f"{quote(name)} can't name a {what}: it is a word of the language; choose another")

@@ -20,7 +20,8 @@ class Position:
     column: int = 0
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}" if self.line else self.file
+        file = one_line(self.file, 1_000)
+        return f"{file}:{self.line}" if self.line else file
 
 
 class LockmodelError(Exception):
@@ -66,12 +67,20 @@ def quote(word: object, limit: int = 60) -> str:
     return f"'{text}'"
 
 
+def closest(word: str, available: Iterable[str]) -> str | None:
+    """The one of `available` that `word` is most like, if any is like it at all."""
+    names = {name.lower(): name for name in available}
+    close = difflib.get_close_matches(word[:80].lower(), names, n=1)
+    return names[close[0]] if close else None
+
+
 def suggestion(word: str, available: Iterable[str], *, show: int = 12) -> str:
     """What could have been meant: `did you mean X? available: X, Y, Z`."""
     names = list(dict.fromkeys(str(name) for name in available))
     if not names:
         return "there are none"
-    close = difflib.get_close_matches(word[:80].lower(), [name.lower() for name in names], n=1)
-    meant = next((name for name in names if close and name.lower() == close[0]), None)
-    listed = ", ".join(names[:show]) + (f", … ({len(names)} in all)" if len(names) > show else "")
-    return f"did you mean {meant}? available: {listed}" if meant else f"available: {listed}"
+    meant = closest(word, names)
+    listed = ", ".join(one_line(name, 60) for name in names[:show])
+    if len(names) > show:
+        listed += f", … ({len(names)} in all)"
+    return f"did you mean {one_line(meant, 60)}? available: {listed}" if meant else f"available: {listed}"

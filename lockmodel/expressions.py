@@ -8,13 +8,18 @@ a Python object. Values are integers, words and booleans; they never convert int
 from __future__ import annotations
 
 import ast
+import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from lockmodel.errors import quote
 
 Value = int | str | bool
 MAX_LENGTH = 2_000
+MAX_DEPTH = 40
+"""How deep the terms of a formula may be nested, so that evaluating one never exhausts Python's stack."""
 MAX_INTEGER = 10**12
 WORKER = "w"
 """What a formula calls the worker that `count` is about."""
@@ -33,6 +38,11 @@ class Expression:
     tree: ast.expr
     names: frozenset[str]
 
+    @cached_property
+    def size(self) -> int:
+        """How many terms it has: what one evaluation costs."""
+        return sum(1 for _ in ast.walk(self.tree))
+
     def __hash__(self) -> int:
         return hash(self.text)
 
@@ -47,7 +57,8 @@ _ARITHMETIC: dict[type[ast.operator], str] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "//", ast.Mod: "%",
 }  # fmt: skip
 _WORDS = {"true": True, "false": False}
-_SAFE_LEAVES = (ast.Load, ast.And, ast.Or, ast.Not, ast.USub, *_COMPARISONS, *_ARITHMETIC)
+_QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*\"""")
+_ALLOWED = "and, or, not, == != < <= > >=, in (…), + - * // %, … if … else …"
 
 
 def parse(text: str | int | bool, *, about_workers: bool = False) -> Expression:
@@ -62,18 +73,45 @@ def parse(text: str | int | bool, *, about_workers: bool = False) -> Expression:
         raise ExpressionError(f"a formula may have at most {MAX_LENGTH:,} characters")
     if not source:
         raise ExpressionError("the formula is empty")
-    if "#" in "".join(source.split("'")[::2]) and '"' not in source:
-        raise ExpressionError(f"{quote(source)}: a word with # needs quotes")
+    if "#" in _QUOTED.sub("", source):
+        raise ExpressionError(f"{quote(source)}: a word with # needs quotes: 'q#0'")
+    tree = _python(source)
+    _check_depth(source, tree)
+    _check(tree, about_workers, inside_count=False)
+    return Expression(source, tree, frozenset(_free(tree, frozenset())))
+
+
+def _python(source: str) -> ast.expr:
+    """`source` by Python's grammar."""
+    line = " ".join(source.splitlines())
     try:
-        tree = ast.parse(" ".join(source.split("\n")), mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        reason = error.msg if isinstance(error, SyntaxError) else type(error).__name__
+        with warnings.catch_warnings():
+            # Python warns of odd but valid spellings (`1or 2`, a backslash); what is not in the language is refused below.
+            warnings.simplefilter("ignore")
+            return ast.parse(line, mode="eval").body
+    except SyntaxError as error:
+        if "&&" in source or "||" in source or "!" in source.replace("!=", ""):
+            reason = "write and, or, not"
+        else:
+            reason = str(error.msg).partition(" (<unknown>")[0]
+            rest = line[(error.offset or 0) - 1 :] if error.offset else ""
+            if reason == "invalid syntax":
+                reason += f" at {quote(rest, 20)}" if rest else " at its end"
         raise ExpressionError(f"{quote(source)} is not a formula: {reason}") from None
-    try:
-        _check(tree, about_workers, inside_count=False)
-        return Expression(source, tree, frozenset(_free(tree, frozenset())))
-    except RecursionError:
-        raise ExpressionError(f"{quote(source)} is nested too deeply") from None
+    except ValueError:
+        raise ExpressionError(f"{quote(source)} is not a formula: it has a character that no word has") from None
+    except (RecursionError, MemoryError):
+        raise ExpressionError(f"{quote(source)} is nested more than {MAX_DEPTH} levels deep") from None
+
+
+def _check_depth(source: str, tree: ast.expr) -> None:
+    """Refuse what is nested too deeply for the recursive functions below. Level by level, so without recursion itself."""
+    level: list[ast.AST] = [tree]
+    for _ in range(MAX_DEPTH):
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        if not level:
+            return
+    raise ExpressionError(f"{quote(source)} is nested more than {MAX_DEPTH} levels deep")
 
 
 def _check(node: ast.expr, workers: bool, inside_count: bool) -> None:
@@ -102,6 +140,8 @@ def _check(node: ast.expr, workers: bool, inside_count: bool) -> None:
                 if isinstance(op, ast.In | ast.NotIn):
                     if not isinstance(right, ast.Tuple | ast.List):
                         raise ExpressionError("`in` needs a list in parentheses: x in (a, b)")
+                    if len(ops) > 1:
+                        raise ExpressionError("`in` can't be chained with another comparison; join the two by `and`")
                     check(*right.elts)
                 else:
                     check(right)
@@ -125,7 +165,25 @@ def _check(node: ast.expr, workers: bool, inside_count: bool) -> None:
             if len(arguments) == 2 and not _is_word(arguments[1]):
                 raise ExpressionError(f"the mode in w.{name}(…) stands in quotes: 'FOR UPDATE'")
         case _:
-            raise ExpressionError(f"{quote(ast.unparse(node))} is not allowed in a formula")
+            raise ExpressionError(f"{quote(ast.unparse(node))} is not allowed in a formula; {_instead(node, workers)}")
+
+
+def _instead(node: ast.expr, workers: bool) -> str:
+    """What would be right in place of `node`."""
+    match node:
+        case ast.Call(func=ast.Name(id="count")) if workers:
+            return "count takes one formula about a worker w, and no other count inside"
+        case ast.Call(func=ast.Name(id="any" | "all")) if workers:
+            return "write any(formula for s in stripe)"
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="w"))) if workers:
+            return "write w.holds(lane[0], 'FOR UPDATE') or w.waits_for(lane[0])"
+        case ast.Call(func=ast.Name(id="count" | "any" | "all")) | ast.Attribute(value=ast.Name(id="w")):
+            return "count, any, all and w.… are for never and always"
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="w"))):
+            return "count, any, all and w.… are for never and always"
+        case ast.Compare(ops=ops) if any(isinstance(op, ast.Is | ast.IsNot) for op in ops):
+            return "write == or !="
+    return f"allowed are {_ALLOWED}"
 
 
 def _need_count(inside_count: bool, what: str) -> None:
@@ -194,7 +252,10 @@ def evaluate(
     def value(node: ast.expr) -> Value:
         result = term(node)
         if result is None:
-            raise ExpressionError(f"{ast.unparse(node)} can only be compared: not every worker has it")
+            message = (
+                f"{ast.unparse(node)} can only be compared, as in {ast.unparse(node)} == 1: not every worker has it"
+            )
+            raise ExpressionError(message)
         return result
 
     def term(node: ast.expr) -> Value | None:
@@ -229,25 +290,31 @@ def evaluate(
         return result
 
     def integer(node: ast.expr) -> int:
-        result = value(node)
+        return whole(node, value(node))
+
+    def whole(node: ast.expr, result: Value) -> int:
         if isinstance(result, bool) or not isinstance(result, int):
             raise ExpressionError(f"{ast.unparse(node)} is {quote(result)}, not an integer")
         return result
 
     def compare(left: ast.expr, ops: Sequence[ast.cmpop], comparators: Sequence[ast.expr]) -> bool:
+        # Each term is evaluated once, also where `a < b < c` compares it twice: else nesting would double the work at each level.
+        mine = term(left)
         for op, right in zip(ops, comparators, strict=True):
             if isinstance(op, ast.In | ast.NotIn) and isinstance(right, ast.Tuple | ast.List):
-                mine = term(left)
                 found = mine is not None and any(same(mine, value(item)) for item in right.elts)
                 if mine is None or found is isinstance(op, ast.NotIn):
                     return False
-            elif isinstance(op, ast.Eq | ast.NotEq):
-                mine, other = term(left), term(right)
-                if mine is None or other is None or same(mine, other) is isinstance(op, ast.NotEq):
-                    return False
-            elif not _ordered(op, integer(left), integer(right)):
+                continue
+            other = term(right)
+            if mine is None or other is None:
                 return False
-            left = right
+            if isinstance(op, ast.Eq | ast.NotEq):
+                if same(mine, other) is isinstance(op, ast.NotEq):
+                    return False
+            elif not _ordered(op, whole(left, mine), whole(right, other)):
+                return False
+            left, mine = right, other
         return True
 
     return value(tree)

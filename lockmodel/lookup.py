@@ -12,14 +12,15 @@ from dataclasses import dataclass, replace
 
 from lockmodel.declarations import Declarations, check_identifier, texts
 from lockmodel.errors import Position, SpecError, quote, suggestion
-from lockmodel.expressions import Expression, ExpressionError, Value, comparisons, parse, same
+from lockmodel.expressions import MAX_LENGTH, Expression, ExpressionError, Value, comparisons, parse, same
 from lockmodel.modes import Wait, parse_mode
 from lockmodel.program import Names, Reference
 from lockmodel.spec import Formula, Node
 from lockmodel.system import Status
 from lockmodel.templates import template_names
 
-_REFERENCE = re.compile(r"^\s*([^\W\d]\w*)\s*(?:\[(.*)\])?\s*$", re.DOTALL)
+_REFERENCE = re.compile(r"([^\W\d]\w*)\s*(?:\[(.*)\])?", re.DOTALL)
+_ELEMENT = re.compile(r"[\w#.-]*")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Lookup:
         self.sets = declared.sets
         self.variables = declared.variables
         self.families = declared.families
+        self._members = {name: {(type(value), value) for value in values} for name, values in self.sets.items()}
+        self._elements = {name: _by_text(values) for name, values in self.sets.items()}
 
     def bind(self, scope: Scope, names: Mapping[str, str], node: Node, key: str) -> Scope:
         for parameter, set_name in names.items():
@@ -73,17 +76,19 @@ class Lookup:
         return parsed
 
     def reference(self, text: str, scope: Scope, position: Position) -> Reference:
-        match = _REFERENCE.match(text)
+        if len(text) > MAX_LENGTH:
+            raise SpecError(position, f"{quote(text)}: a resource has at most {MAX_LENGTH:,} characters")
+        match = _REFERENCE.fullmatch(text.strip())
         name = match.group(1) if match else text
         if not match or name not in self.families:
-            known = suggestion(name, self.families)
-            raise SpecError(position, f"unknown resource {quote(name)}; {known}")
+            raise SpecError(position, f"unknown resource {quote(name)}; {suggestion(name, self.families)}")
         family = self.families[name]
         inside = match.group(2)
         parts = _split(inside) if inside is not None else []
         if len(parts) != len(family.per):
             shape = f"{name}[{', '.join(family.per)}]" if family.per else name
-            raise SpecError(position, f"{quote(text)} has {len(parts)} arguments; write {shape}")
+            count = "no argument" if not parts else "1 argument" if len(parts) == 1 else f"{len(parts)} arguments"
+            raise SpecError(position, f"{quote(text)} has {count}; write {shape}")
         arguments = tuple(
             self._argument(part, set_name, scope, position) for part, set_name in zip(parts, family.per, strict=True)
         )
@@ -93,22 +98,21 @@ class Lookup:
         elements = self.sets[set_name]
         if text in scope.parameters:
             source = scope.parameters[text]
-            for value in self.sets[source]:
-                if not any(same(value, element) for element in elements):
-                    message = f"{text} ranges over {source}, whose {quote(value)} is not in {set_name}"
-                    raise SpecError(position, message)
+            if not self._members[source] <= self._members[set_name]:
+                value = next(v for v in self.sets[source] if (type(v), v) not in self._members[set_name])
+                message = f"{text} ranges over {source}, whose {quote(value)} is not in {set_name}; {suggestion(str(value), texts(elements))}"
+                raise SpecError(position, message)
             return Expression(text, ast.Name(text), frozenset((text,)))
-        for element in elements:
-            if text not in scope.locals and text in (str(element), f"'{element}'", f'"{element}"'):
-                return Expression(text, ast.Constant(element), frozenset())
+        if text in self._elements[set_name] and text not in scope.locals:
+            return Expression(text, ast.Constant(self._elements[set_name][text]), frozenset())
+        expression = None
         try:
             expression = parse(text)
         except ExpressionError as error:
-            hint = suggestion(text, [*scope.parameters, *texts(elements)])
-            raise SpecError(position, f"{quote(text)} is not in set {set_name} ({hint}); {error}") from None
-        unknown = sorted(expression.names - scope.names)
-        if unknown or not expression.names:
-            hint = suggestion(text, [*scope.names, *texts(elements)])
+            if not _ELEMENT.fullmatch(text):
+                raise SpecError(position, f"{quote(text)} is no argument for set {set_name}: {error}") from None
+        if expression is None or expression.names - scope.names or not expression.names:
+            hint = suggestion(text, [*sorted(scope.names), *texts(elements)])
             raise SpecError(position, f"{quote(text)} is no parameter here and not in set {set_name}; {hint}")
         return expression
 
@@ -120,7 +124,7 @@ class Lookup:
             what = "shared variable" if shared_only else "variable"
             raise SpecError(position, f"unknown {what} {quote(target)}; {suggestion(target, targets)}")
         values = self.variables.get(target)
-        if values is not None and isinstance(text, str) and text in [v for v in values if isinstance(v, str)]:
+        if values is not None and isinstance(text, str) and text in values:
             if text not in scope.names and text not in self.variables:
                 return Expression(text, ast.Constant(text), frozenset())
         expression = self.expression(text, scope, position)
@@ -148,6 +152,8 @@ class Lookup:
         """A comparison with a value that can't occur is a misspelling, and silently always false."""
         for term, constant in comparisons(expression.tree):
             values: Iterable[Value] | None = None
+            if isinstance(constant, str) and (constant in scope.names or constant in self.variables):
+                continue
             match term:
                 case ast.Attribute(attr="transaction"):
                     values = tuple(self.declared.spec.transactions)
@@ -156,11 +162,10 @@ class Lookup:
                 case ast.Attribute(attr="status"):
                     values = tuple(str(status) for status in Status)
                 case ast.Name(id=name) if name in scope.parameters:
-                    values = self.sets[scope.parameters[name]]
+                    set_name = scope.parameters[name]
+                    values = None if (type(constant), constant) in self._members[set_name] else self.sets[set_name]
                 case ast.Name(id=name) if name in self.variables and name not in scope.locals:
                     values = self.variables[name]
-            if isinstance(constant, str) and (constant in scope.names or constant in self.variables):
-                continue
             if values is not None and not any(same(constant, value) for value in values):
                 what = ast.unparse(term)
                 hint = suggestion(str(constant), texts(values))
@@ -176,6 +181,16 @@ class Lookup:
         for name in sorted(used - scope.names):
             hint = suggestion(name, sorted(scope.names))
             raise SpecError(node.at(key), f"unknown name {quote(name)} in the braces of {key}; {hint}")
+
+
+def _by_text(values: Iterable[Value]) -> dict[str, Value]:
+    """Each element by the words that mean it: as it is, and in quotes."""
+    words = {}
+    for value, text in zip(values, texts(values), strict=True):
+        words[text] = value
+        if isinstance(value, str):
+            words[f"'{text}'"] = words[f'"{text}"'] = value
+    return words
 
 
 def _split(text: str) -> list[str]:

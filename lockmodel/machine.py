@@ -11,20 +11,31 @@ the worker's own variables happen inside the transition before. So a worker with
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
+from lockmodel.config import (
+    ChoiceFrame,
+    Config,
+    Env,
+    Frame,
+    Level,
+    LoopFrame,
+    Mark,
+    Move,
+    Stack,
+    still_to_come,
+)
 from lockmodel.errors import Position, SpecError, quote, suggestion
 from lockmodel.expressions import Expression, ExpressionError, Value, evaluate, same, truth
 from lockmodel.modes import Wait
 from lockmodel.program import (
     Assign,
-    Block,
     Either,
     End,
     Ending,
-    Endings,
     If,
     Lock,
     Loop,
@@ -39,82 +50,14 @@ from lockmodel.program import (
 from lockmodel.system import ActionKind, Hold, Request, Resource, Status
 from lockmodel.templates import fill_template
 
+__all__ = ["Config", "Frame", "Machine", "Move"]
+
 MAX_SESSION_DEPTH = 4
-MAX_WORK = 3_000_000
-"""Silent steps that one compilation may take; a spec that needs more is refused in bounded time."""
+MAX_WORK = 2_000_000
+"""What one compilation may cost, counted in steps, in evaluations of formulas and in values and locks that a step has to copy.
 
-Env = tuple[tuple[str, Value], ...]
-
-
-@dataclass(frozen=True)
-class Frame:
-    """The steps of `block` from `at` on."""
-
-    block: Block
-    at: int
-
-
-@dataclass(frozen=True)
-class LoopFrame:
-    """A loop's elements still to come, each a combination of values; `unordered`: any of them may be next."""
-
-    loop: Loop
-    remaining: tuple[tuple[Value, ...], ...]
-    unordered: bool
-
-
-@dataclass(frozen=True)
-class Mark:
-    """The beginning or end of one SQL statement that takes several locks."""
-
-    loop: Loop
-    begin: bool
-
-
-Stack = tuple[Frame | LoopFrame | Mark, ...]
-
-
-@dataclass(frozen=True)
-class Level:
-    """What was taken since a savepoint (the first level has none)."""
-
-    savepoint: str | None
-    held: tuple[Hold, ...]
-
-
-@dataclass(frozen=True)
-class Config:
-    """One worker. `part` is 1 when a row's table has been taken and the row itself is next."""
-
-    status: Status = Status.IDLE
-    transaction: TransactionProgram | None = None
-    stack: Stack = ()
-    env: Env = ()
-    levels: tuple[Level, ...] = (Level(None, ()),)
-    session: tuple[Hold, ...] = ()
-    part: int = 0
-    statement: tuple[Loop, bool] | None = None
-    """The loop whose single statement is being run, and whether its first lock has been requested."""
-
-    @property
-    def held(self) -> tuple[Hold, ...]:
-        """All locks, a pool's units as often as they are held, else each once."""
-        return tuple(dict.fromkeys(self.session)) + tuple(hold for level in self.levels for hold in level.held)
-
-
-@dataclass(frozen=True)
-class Move:
-    """A transition of one worker, except for what it does to the shared variables (see `Outcome`)."""
-
-    action: ActionKind
-    target: Config
-    requests: tuple[Request, ...] = ()
-    guard: frozenset[int] | None = None
-    update: tuple[int, ...] | None = None
-    faults: Mapping[int, str] = field(default_factory=dict)
-    label: str = ""
-    position: Position | None = None
-    step: Step | None = None
+It takes some 4 µs and 300 bytes each. A spec that needs more is refused instead of filling the memory.
+"""
 
 
 class Machine:
@@ -126,23 +69,34 @@ class Machine:
     def __init__(self, program: Program, resources: tuple[Resource, ...]) -> None:
         self.program = program
         self.resources = resources
-        self._index = {(r.family, r.arguments): i for i, r in enumerate(resources)}
+        self._index = {(r.family, self._exact(r.arguments)): i for i, r in enumerate(resources)}
         self.variables = tuple(program.variables)
         self.valuations = tuple(itertools.product(*program.variables.values()))
         self._valuation_index = {self._exact(values): i for i, values in enumerate(self.valuations)}
         self._shared = [dict(zip(self.variables, values, strict=True)) for values in self.valuations]
         self._work = 0
 
+    def spend(self, cost: int, config: Config) -> None:
+        """Count the cost of work on `config`. Raises SpecError when it is too much in all."""
+        self._work += cost
+        if self._work > MAX_WORK:
+            who = f"transaction {quote(config.transaction.name)}" if config.transaction else "the spec"
+            raise SpecError(
+                config.transaction.position if config.transaction else self.program.position,
+                f"{who} unfolds into too many steps, more than {MAX_WORK:,} by here; make a set smaller, choose fewer "
+                "parameters, or have fewer alternatives one after another",
+            )
+
     # Where a worker is
 
     def key(self, config: Config) -> object:
         """Two configs with equal keys are one location: see docs/language.md, "Which situations are one state"."""
-        live = set(self.program.observed) if config.status is Status.RUNNING else set()
-        reachable, endings = _still_to_come(config.stack)
+        live = set(self._observed(config))
+        reachable, endings = still_to_come(config.stack)
         for frame in reachable:
             if isinstance(frame, Frame):
                 live |= frame.block.mentions[frame.at]
-            elif isinstance(frame, LoopFrame):
+            elif isinstance(frame, LoopFrame | ChoiceFrame):
                 live |= frame.loop.names
         if config.transaction and Ending.COMMIT in endings:
             live |= config.transaction.commit_names
@@ -150,7 +104,7 @@ class Machine:
         levels = tuple((level.savepoint, frozenset(Counter(level.held).items())) for level in config.levels)
         session = frozenset(Counter(config.session).items())
         name = config.transaction.name if config.transaction else None
-        return config.status, name, reachable, env, levels, session, config.part, config.statement
+        return config.status, name, reachable, env, levels, session, config.part
 
     def request(self, config: Config) -> Request | None:
         """The lock that the worker asks for next, if that is its next step."""
@@ -158,57 +112,95 @@ class Machine:
         return self._lock_request(step, config) if isinstance(step, Lock) else None
 
     def locals(self, config: Config) -> dict[str, Value]:
-        """The local variables that formulas observe."""
+        """The parameters and local variables that formulas observe."""
+        observed = self._observed(config)
+        return {name: value for name, value in config.env if name in observed}
+
+    def _observed(self, config: Config) -> frozenset[str]:
         if config.status is not Status.RUNNING or config.transaction is None:
-            return {}
-        declared = {name for name, _ in config.transaction.let}
-        return {name: value for name, value in config.env if name in declared and name in self.program.observed}
+            return frozenset()
+        declared = (*config.transaction.choose, *config.transaction.let)
+        return self.program.observed.intersection(name for name, _ in declared)
 
     # Moves
 
     def moves(self, config: Config) -> Iterator[Move]:
         """All transitions of a worker at `config`, whatever the other workers do."""
+        moves: Iterator[Move]
         match config.status:
             case Status.IDLE:
-                for transaction in self.program.transactions:
-                    yield from self._starts(config, transaction)
+                moves = (
+                    move for transaction in self.program.transactions for move in self._starts(config, transaction)
+                )
             case Status.COMMITTED | Status.ABORTED:
-                yield Move(ActionKind.RECYCLE, Config(session=config.session))
+                moves = iter((Move(ActionKind.RECYCLE, Config(session=config.session)),))
             case Status.RUNNING:
-                yield from self._steps(config)
+                moves = self._steps(config)
+        for move in moves:
+            self.spend(8, move.target)
+            yield move
 
     def _starts(self, idle: Config, transaction: TransactionProgram) -> Iterator[Move]:
         parameters = [name for name, _ in transaction.choose]
         for values in itertools.product(*(self.program.sets[set_name] for _, set_name in transaction.choose)):
+            self.spend(4, Config(transaction=transaction))
             chosen = dict(zip(parameters, values, strict=True))
             label = ", ".join(f"{name}={_text(value)}" for name, value in chosen.items())
             label = f"{transaction.name} ({label})" if label else transaction.name
-            # The valuations are grouped by the local variables that they give, since those decide where the worker goes.
-            groups: dict[Env, set[int]] = {}
-            faults: dict[int, str] = {}
-            for valuation, shared in enumerate(self._shared):
-                names = {**shared, **chosen}
-                try:
-                    if transaction.start_when and not truth(transaction.start_when, names):
-                        continue
-                    local = {name: evaluate(expression.tree, names) for name, expression in transaction.let}
-                except ExpressionError as error:
-                    faults[valuation] = str(error)
-                    continue
-                groups.setdefault(tuple({**chosen, **local}.items()), set()).add(valuation)
+            groups, faults = self._local_variables(transaction, chosen)
             if faults and not groups:
-                groups[tuple(chosen.items())] = set()
-            for env, valuations in groups.items():
+                groups.append((tuple(chosen.items()), set()))
+            for env, valuations in groups:
                 config = replace(idle, status=Status.RUNNING, transaction=transaction, env=env)
-                requests = tuple(
-                    Request(self._resolve(reference, config), mode) for reference, mode in transaction.take_at_start
-                )
+                requests = self._requests_at_start(transaction, config)
+                too_deep = [said for said in (self._too_deep(config, request) for request in requests) if said]
+                if too_deep:
+                    fault = dict.fromkeys(valuations, too_deep[0])
+                    yield Move(ActionKind.START, idle, requests, frozenset(), None, fault, label, transaction.position)
+                    continue
                 for request in requests:
-                    config = self._acquire(config, request, transaction.position)
+                    config = self._acquire(config, request)
                 config = replace(config, stack=(Frame(transaction.steps, 0),))
                 guard = None if len(valuations) == len(self.valuations) else frozenset(valuations)
                 for target in self._advance(config):
                     yield Move(ActionKind.START, target, requests, guard, None, faults, label, transaction.position)
+
+    def _local_variables(
+        self, transaction: TransactionProgram, chosen: dict[str, Value]
+    ) -> tuple[list[tuple[Env, set[int]]], dict[int, str]]:
+        """What the parameters and local variables are at the start, each with the valuations that make them so.
+
+        Second, the valuations for which that has no meaning, and why.
+        """
+        if not transaction.start_when and not transaction.let:
+            return [(tuple(chosen.items()), set(range(len(self.valuations))))], {}
+        cost = sum(expression.size for _, expression in transaction.let)
+        cost += transaction.start_when.size if transaction.start_when else 0
+        self.spend(len(self.valuations) * (1 + cost // 8), Config(transaction=transaction))
+        groups: dict[object, tuple[Env, set[int]]] = {}
+        faults: dict[int, str] = {}
+        for valuation, shared in enumerate(self._shared):
+            names = {**shared, **chosen}
+            try:
+                if transaction.start_when and not truth(transaction.start_when, names):
+                    continue
+                local = {name: evaluate(expression.tree, names) for name, expression in transaction.let}
+            except ExpressionError as error:
+                faults[valuation] = str(error)
+                continue
+            env = tuple({**chosen, **local}.items())
+            groups.setdefault(self._exact(local.values()), (env, set()))[1].add(valuation)
+        return list(groups.values()), faults
+
+    def _requests_at_start(self, transaction: TransactionProgram, config: Config) -> tuple[Request, ...]:
+        wanted = [Request(self._resolve(reference, config), mode) for reference, mode in transaction.take_at_start]
+        for request in wanted:
+            if self.resources[request.resource].capacity is not None and wanted.count(request) > 1:
+                message = (
+                    f"{self.resources[request.resource].name} is taken twice at the start; take one unit in a step"
+                )
+                raise SpecError(transaction.position, message)
+        return tuple(dict.fromkeys(wanted))
 
     def _steps(self, config: Config) -> Iterator[Move]:
         step = self._next_step(config)
@@ -251,7 +243,12 @@ class Machine:
             label += f" {request.wait}"
         if step.label is not None:
             label = f"{fill_template(step.label, dict(config.env))}: {label}"
-        granted = self._acquire(config, request, step.position)
+        if too_deep := self._too_deep(config, request):
+            # An error only where it is reached: the shared variables may exclude that, which one worker alone can't know.
+            fault = dict.fromkeys(range(len(self.valuations)), too_deep)
+            yield Move(ActionKind.ACQUIRE, config, (request,), frozenset(), None, fault, label, step.position, step)
+            return
+        granted = self._acquire(config, request)
         if config.statement is not None:
             granted = replace(granted, statement=(config.statement[0], True))
         if step.table is not None and config.part == 0:
@@ -272,8 +269,10 @@ class Machine:
 
     def _shared_step(self, config: Config, step: If | Assign, rest: Config) -> Iterator[Move]:
         """An `if` that reads, or a `set` that touches, shared variables: where it leads depends on the valuation."""
-        groups: dict[tuple[Config, bool], dict[int, int]] = {}
+        groups: dict[object, tuple[Config, dict[int, int]]] = {}
         faults: dict[int, str] = {}
+        values = [step.condition] if isinstance(step, If) else [expression for _, expression in step.values]
+        self.spend(len(self.valuations) * (1 + sum(value.size for value in values) // 8), config)
         for valuation, shared in enumerate(self._shared):
             try:
                 if isinstance(step, If):
@@ -284,15 +283,15 @@ class Machine:
             except ExpressionError as error:
                 faults[valuation] = str(error)
                 continue
-            groups.setdefault((target, False), {})[valuation] = after
+            groups.setdefault(self._identity(target), (target, {}))[1][valuation] = after
         action = ActionKind.TEST if isinstance(step, If) else ActionKind.SET
         if isinstance(step, If):
             label = f"if {step.condition.text}"
         else:
             label = "set " + ", ".join(f"{name} = {expression.text}" for name, expression in step.values)
         if faults and not groups:
-            groups[(rest, True)] = {}
-        for (target, _), after_by_valuation in groups.items():
+            groups[None] = (rest, {})
+        for target, after_by_valuation in groups.values():
             guard, update = self._table(after_by_valuation)
             for advanced in self._advance(target):
                 yield Move(action, advanced, (), guard, update, faults, label, step.position, step)
@@ -306,7 +305,11 @@ class Machine:
             return
         after: dict[int, int] = {}
         faults: dict[int, str] = {}
+        self.spend(1 + len(self.valuations) * sum(1 + value.size // 8 for _, value in transaction.on_commit), config)
         for valuation in range(len(self.valuations)):
+            if not transaction.on_commit:
+                after[valuation] = valuation
+                continue
             try:
                 after[valuation] = self._assign(config, transaction.on_commit, valuation)[1]
             except ExpressionError as error:
@@ -331,15 +334,23 @@ class Machine:
         local = {target: value for target, value in results.items() if target not in shared}
         for target, value in results.items():
             if target in shared and not any(same(value, allowed) for allowed in self.program.variables[target]):
-                raise ExpressionError(f"{target} would become {quote(_text(value))}, which is not one of its values")
+                hint = suggestion(_text(value), [_text(allowed) for allowed in self.program.variables[target]])
+                raise ExpressionError(
+                    f"{target} would become {quote(_text(value))}, which is none of its values; {hint}"
+                )
         after = tuple(results.get(name, shared[name]) for name in self.variables)
         env = tuple({**dict(config.env), **local}.items())
         return replace(config, env=env), self._valuation_index[self._exact(after)]
 
     @staticmethod
-    def _exact(values: tuple[Value, ...]) -> tuple[tuple[type, Value], ...]:
+    def _exact(values: Iterable[Value]) -> tuple[tuple[type, Value], ...]:
         """`values` as a key that tells 1 from true."""
         return tuple((type(value), value) for value in values)
+
+    @staticmethod
+    def _identity(config: Config) -> object:
+        """`config` as a key that tells 1 from true. Finer than `key`: it keeps the values that no step needs any more."""
+        return config, tuple(type(value) for _, value in config.env)
 
     def _lock_request(self, step: Lock, config: Config) -> Request:
         if step.table is not None and config.part == 0:
@@ -353,22 +364,28 @@ class Machine:
             arguments = tuple(evaluate(argument.tree, env) for argument in reference.arguments)
         except ExpressionError as error:
             raise SpecError(reference.position, f"{quote(reference.text)}: {error}") from None
-        family = self.program.families[reference.family]
-        for value, set_name in zip(arguments, family.per, strict=True):
+        index = self._index.get((reference.family, self._exact(arguments)))
+        if index is not None:
+            return index
+        for value, set_name in zip(arguments, self.program.families[reference.family].per, strict=True):
             elements = self.program.sets[set_name]
             if not any(same(value, element) for element in elements):
                 hint = suggestion(_text(value), [_text(element) for element in elements])
                 message = f"{quote(reference.text)}: {quote(_text(value))} is not in set {set_name}; {hint}"
                 raise SpecError(reference.position, message)
-        return self._index[(reference.family, arguments)]
+        raise AssertionError(f"{reference} names no resource")
 
-    def _acquire(self, config: Config, request: Request, position: Position) -> Config:
+    def _too_deep(self, config: Config, request: Request) -> str | None:
+        """What is wrong if `request` would stack a session lock too deep."""
+        resource = self.resources[request.resource]
+        if not resource.session or config.session.count(Hold(request.resource, request.mode)) < MAX_SESSION_DEPTH:
+            return None
+        return f"{resource.name} would be held more than {MAX_SESSION_DEPTH} times, the most for a session lock; release it first"
+
+    def _acquire(self, config: Config, request: Request) -> Config:
         resource = self.resources[request.resource]
         hold = Hold(request.resource, request.mode)
         if resource.session:
-            if config.session.count(hold) >= MAX_SESSION_DEPTH:
-                message = f"{resource.name} would be held more than {MAX_SESSION_DEPTH} times: the session lock is never released"
-                raise SpecError(position, message)
             return replace(config, session=(*config.session, hold))
         if resource.capacity is None and any(hold in level.held for level in config.levels):
             return config
@@ -379,7 +396,9 @@ class Machine:
         for index in range(len(config.levels) - 1, 0, -1):
             if config.levels[index].savepoint == step.name:
                 return (*config.levels[:index], Level(step.name, ()))
-        raise SpecError(step.position, f"no savepoint {quote(step.name)} is set when this step is reached")
+        raise SpecError(
+            step.position, f"no savepoint {quote(step.name)} is set on a way to this step; set it on every way"
+        )
 
     # The stack
 
@@ -399,50 +418,77 @@ class Machine:
         return replace(config, stack=(Frame(frame.block, frame.at + 1), *config.stack[1:]))
 
     def _advance(self, config: Config) -> Iterator[Config]:
-        """All configs that silent steps lead to from `config`, each with a visible step (or the commit) next."""
+        """All configs that silent steps lead to from `config`, each once and with a visible step (or the commit) next."""
         pending = [config]
+        seen: set[object] = set()
+        branched = False
         while pending:
             here = pending.pop()
-            self._work += 1
-            if self._work > MAX_WORK:
-                raise SpecError(self.program.position, f"the spec unfolds into more than {MAX_WORK:,} steps")
-            if not here.stack:
-                yield here
-                continue
-            top, below = here.stack[0], here.stack[1:]
-            match top:
-                case Mark():
-                    pending.append(replace(here, stack=below, statement=(top.loop, False) if top.begin else None))
-                case LoopFrame():
-                    pending.extend(reversed(list(self._iterations(here, top, below))))
-                case Frame(block, at) if at >= len(block.steps):
-                    pending.append(replace(here, stack=below))
-                case Frame(block, at):
-                    following = self._silent(here, block.steps[at])
-                    if following is None:
-                        yield self._skip_held_table(here)
-                    else:
-                        pending.extend(reversed(following))
+            self.spend(2 + (len(here.stack) + len(here.env) + len(here.levels) + len(here.session)) // 8, here)
+            if branched:
+                self.spend(2, here)
+                # Ways that part can meet again, and there can be 2^40 of them. (One way alone never meets itself.)
+                identity = self._identity(here)
+                if identity in seen:
+                    continue
+                seen.add(identity)
+            following = self._silent(here)
+            if following is None:
+                yield self._skip_held_table(here)
+            else:
+                branched = branched or len(following) > 1
+                pending.extend(reversed(following))
 
-    def _iterations(self, here: Config, top: LoopFrame, below: Stack) -> Iterator[Config]:
-        if not top.remaining:
-            yield replace(here, stack=below)
-        choices = range(len(top.remaining)) if top.unordered else range(min(1, len(top.remaining)))
-        for choice in choices:
-            rest = top.remaining[:choice] + top.remaining[choice + 1 :]
-            bound = zip((name for name, _ in top.loop.over), top.remaining[choice], strict=True)
-            env = tuple({**dict(here.env), **dict(bound)}.items())
-            loop = (LoopFrame(top.loop, rest, top.unordered),) if rest else ()
-            yield replace(here, env=env, stack=(Frame(top.loop.body, 0), *loop, *below))
+    def _silent(self, here: Config) -> list[Config] | None:
+        """Where the next step of `here` leads if it is silent; None: it is a transition."""
+        if not here.stack:
+            return None
+        top, below = here.stack[0], here.stack[1:]
+        match top:
+            case Mark():
+                return [replace(here, stack=below, statement=(top.loop, False) if top.begin else None)]
+            case LoopFrame():
+                step = -1 if top.loop.order == "reverse" else 1
+                following = LoopFrame(top.loop, (top.at + step) % self._size(top.loop), top.count - 1)
+                return [self._iteration(here, top.loop, top.at, following if following.count else None, below)]
+            case ChoiceFrame():
+                return self._choices(here, top, below)
+            case Frame(block, at) if at >= len(block.steps):
+                return [replace(here, stack=below)]
+            case Frame(block, at):
+                return self._silent_step(here, block.steps[at])
 
-    def _silent(self, here: Config, step: Step) -> list[Config] | None:
-        """Where `step` leads if it is silent; None: it is a transition."""
+    def _choices(self, here: Config, top: ChoiceFrame, below: Stack) -> list[Config]:
+        numbers = [number for number in range(top.left.bit_length()) if top.left >> number & 1]
+        self.spend(len(numbers) * (1 + len(numbers) // 64), here)
+        following = [ChoiceFrame(top.loop, top.left & ~(1 << number)) for number in numbers]
+        return [
+            self._iteration(here, top.loop, number, rest if rest.left else None, below)
+            for number, rest in zip(numbers, following, strict=True)
+        ]
+
+    def _iteration(
+        self, here: Config, loop: Loop, number: int, following: LoopFrame | ChoiceFrame | None, below: Stack
+    ) -> Config:
+        """`here` at the beginning of the loop's body for element `number`; `following` is what is to come of the loop."""
+        env = dict(here.env)
+        for name, set_name in reversed(loop.over):
+            elements = self.program.sets[set_name]
+            number, index = divmod(number, len(elements))
+            env[name] = elements[index]
+        rest = (following,) if following is not None else ()
+        return replace(here, env=tuple(env.items()), stack=(Frame(loop.body, 0), *rest, *below))
+
+    def _size(self, loop: Loop) -> int:
+        return math.prod(len(self.program.sets[set_name]) for _, set_name in loop.over)
+
+    def _silent_step(self, here: Config, step: Step) -> list[Config] | None:
         rest = self._after(here)
         match step:
             case Either():
                 return [replace(rest, stack=(Frame(branch, 0), *rest.stack)) for branch in step.branches]
             case Loop():
-                return list(self._enter(rest, step))
+                return self._enter(rest, step)
             case If(shared=False):
                 try:
                     branch = step.then if truth(step.condition, dict(here.env)) else step.otherwise
@@ -459,18 +505,23 @@ class Machine:
             case _:
                 return None
 
-    def _enter(self, rest: Config, loop: Loop) -> Iterator[Config]:
-        elements = tuple(itertools.product(*(self.program.sets[set_name] for _, set_name in loop.over)))
-        orders: list[tuple[tuple[Value, ...], ...]] = [elements]
-        if loop.order == "reverse":
-            orders = [elements[::-1]]
-        elif loop.order == "rotated":
-            orders = [elements[start:] + elements[:start] for start in range(len(elements))]
+    def _enter(self, rest: Config, loop: Loop) -> list[Config]:
+        size = self._size(loop)
+        frames: list[LoopFrame | ChoiceFrame]
+        match loop.order:
+            case "any":
+                self.spend(size // 64, rest)
+                frames = [ChoiceFrame(loop, (1 << size) - 1)]
+            case "rotated":
+                self.spend(size, rest)
+                frames = [LoopFrame(loop, start, size) for start in range(size)]
+            case "reverse":
+                frames = [LoopFrame(loop, size - 1, size)]
+            case _:
+                frames = [LoopFrame(loop, 0, size)]
         begin = (Mark(loop, True),) if loop.sql is not None and rest.statement is None else ()
         end = (Mark(loop, False),) if begin else ()
-        for remaining in orders:
-            frame = LoopFrame(loop, remaining, loop.order == "any")
-            yield replace(rest, stack=(*begin, frame, *end, *rest.stack))
+        return [replace(rest, stack=(*begin, frame, *end, *rest.stack)) for frame in frames]
 
     def _skip_held_table(self, here: Config) -> Config:
         """Go on to the row itself where the worker holds its table in that mode already."""
@@ -479,23 +530,6 @@ class Machine:
             if Hold(self._resolve(step.table, here), step.table_mode) in here.held:
                 return replace(here, part=1)
         return here
-
-
-def _still_to_come(stack: Stack) -> tuple[Stack, Endings]:
-    """The part of `stack` that can be reached, and the ways in which the transaction can end (by NONE: never)."""
-    endings: set[Ending] = set()
-    for index, frame in enumerate(stack):
-        match frame:
-            case Frame(block, at):
-                ways = block.endings[at]
-            case LoopFrame(loop):
-                ways = loop.body.endings[0]
-            case _:
-                continue
-        endings |= ways
-        if Ending.NONE not in ways:
-            return stack[: index + 1], frozenset(endings)
-    return stack, frozenset(endings | {Ending.COMMIT})
 
 
 def _text(value: Value) -> str:

@@ -1,28 +1,55 @@
 """From the bytes of a YAML file to a `Spec`. The only module that knows the YAML library.
 
-The document is composed into nodes (which keep their positions), turned into plain data under a budget (aliases make a small
-file huge), and validated against the document model. Whatever is wrong becomes one `SpecError` with file and line.
+The document is composed into nodes (which keep their positions) and turned into plain data, both under a budget: a small file
+can be huge by its aliases, and the library takes some 0.2 ms for each node. The data is then validated against the document
+model. Whatever is wrong becomes one `SpecError` with file and line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
 from io import StringIO
 from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.composer import Composer
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+from ruamel.yaml.reader import ReaderError
 
-from lockmodel.errors import Position, SpecError, UsageError, quote, suggestion
+from lockmodel.errors import Position, SpecError, UsageError, quote
+from lockmodel.faults import first_fault, missing_values
 from lockmodel.spec import Path, Source, Spec
 
-MAX_BYTES = 512 * 1024
-MAX_NODES = 100_000
+MAX_BYTES = 256 * 1024
+MAX_NODES = 25_000
+"""Keys, values and list entries. A spec has about 50 of them for each KiB."""
 MAX_DEPTH = 60
+
+_EMPTY = "the file is empty; a spec has at least: name, resources, transactions"
+# YAML 1.2's core schema; what a word without quotes means. Whatever is none of these is text.
+_INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", re.ASCII)
+_CONSTANTS = {
+    **dict.fromkeys(("true", "True", "TRUE"), True), **dict.fromkeys(("false", "False", "FALSE"), False),
+    **dict.fromkeys(("null", "Null", "NULL", "~", ""), None),
+}  # fmt: skip
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+# What the library says, and what that means to who wrote the file.
+_HINTS = (
+    ("character '\\t'", "a tab can't indent or begin a value; use spaces"),
+    ("cannot start any token", "a value that begins with one of @ ` % needs quotes"),
+    ("mapping values are not allowed", "a `: ` is not expected here; check the indentation, or quote the text"),
+    ("but found '<block mapping start>'", "the indentation does not fit the lines above"),
+    ("expected <block end>", "the indentation does not fit the lines above, or a `- ` is missing or too many"),
+    ("while scanning a simple key", "this line is neither `key: value` nor part of the lines above"),
+    ("found unexpected end of stream", "a quote that opens here is never closed"),
+    ("expected a single document", "a second document begins here; a file holds one spec"),
+    ("found undefined alias", "this alias has no anchor (&…) before it"),
+    ("expected '<document start>'", "the document has ended, or never began, where this stands"),
+    ("expected ',' or", "a bracket is not closed, or a comma is missing"),
+)
 
 
 def load(path: str | FilePath) -> Spec:
@@ -48,16 +75,22 @@ def parse(data: bytes | str, file: str = "<spec>") -> Spec:
     text = _decode(data, file) if isinstance(data, bytes) else data
     root = _compose(text, file)
     if root is None:
-        raise SpecError(Position(file, 1), "the file is empty; a spec has at least: name, resources, transactions")
+        raise SpecError(Position(file, 1), _EMPTY)
     reader = _Reader(file)
     content = reader.plain(root, (), 0)
     source = Source(file, text, reader.lines)
+    if content is None:
+        raise SpecError(source.position(()), _EMPTY)
     if not isinstance(content, dict):
-        raise SpecError(source.position(()), "a spec is a mapping with the keys name, resources, transactions, …")
+        found = "a list" if isinstance(content, list) else quote(content)
+        message = f"a spec is a mapping with the keys name, resources, transactions, …; this is {found}"
+        raise SpecError(source.position(()), message)
     try:
         spec = Spec.model_validate(content)
     except ValidationError as error:
-        raise _first_error(error, content, source) from None
+        raise first_fault(error, content, source) from None
+    if missing := missing_values(content, source):
+        raise missing
     spec.place(source, ())
     return spec
 
@@ -67,24 +100,89 @@ def _decode(data: bytes, file: str) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise SpecError(Position(file, line), f"not UTF-8 text (byte 0x{data[error.start]:02x})") from None
+        message = f"not UTF-8 text (byte 0x{data[error.start]:02x}); save the file as UTF-8"
+        raise SpecError(Position(file, line), message) from None
 
 
 def _compose(text: str, file: str) -> Node | None:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Composer = _Composer
+    composer = yaml.composer
+    composer.file = file
     try:
-        return YAML(typ="safe", pure=True).compose(StringIO(text))  # type: ignore[no-any-return]
+        root: Node | None = yaml.compose(StringIO(text))
+        return root
+    except SpecError:
+        raise
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        position = Position(file, mark.line + 1, mark.column + 1) if mark else Position(file)
-        problem = " ".join(part for part in (error.context, error.problem) if part)
-        raise SpecError(position, f"not valid YAML: {problem}") from None
-    except YAMLError as error:
-        raise SpecError(Position(file), f"not valid YAML: {error}") from None
-    except RecursionError:
-        raise SpecError(Position(file), f"nested deeper than {MAX_DEPTH} levels") from None
+        raise _yaml_error(error, file) from None
+    except ReaderError as error:
+        line = text[: error.position].count("\n") + 1
+        message = f"not valid YAML: the character \\x{error.character:02x} is not allowed; delete it"
+        raise SpecError(Position(file, line), message) from None
     except Exception as error:
         # The library meets some malformed input with an assertion or a look-up error of its own; the input is still what is wrong.
-        raise SpecError(Position(file), f"not valid YAML ({type(error).__name__})") from None
+        raise SpecError(composer.position, f"not valid YAML near here ({type(error).__name__})") from None
+
+
+def _yaml_error(error: MarkedYAMLError, file: str) -> SpecError:
+    context, problem = error.context or "", error.problem or ""
+    mark = error.problem_mark or error.context_mark
+    if "unexpected end of stream" in problem and error.context_mark:
+        mark = error.context_mark
+    said = " ".join(part for part in (context, problem) if part)
+    begins = error.context_mark
+    if begins and mark and begins.line != mark.line and "while parsing a flow" in context:
+        said += f" (it begins in line {begins.line + 1})"
+    hint = next((words for part, words in _HINTS if part in said), None)
+    position = Position(file, mark.line + 1, mark.column + 1) if mark else Position(file)
+    return SpecError(position, f"not valid YAML: {hint} ({said})" if hint else f"not valid YAML: {said}")
+
+
+class _Composer(Composer):
+    """The library's composer, which stops at the first sign of too much, and takes no tags: a spec has no types of its own."""
+
+    file = ""
+    _nodes = 0
+    _line = 0
+    _column = 0
+
+    def __init__(self, loader: Any = None) -> None:
+        super().__init__(loader)
+        self.warn_double_anchors = False
+
+    @property
+    def position(self) -> Position:
+        """Where the node being composed begins."""
+        return Position(self.file, self._line + 1, self._column + 1)
+
+    def compose_document(self) -> Any:
+        event = self.parser.peek_event()
+        if event.version not in (None, (1, 2)) or event.tags:
+            raise SpecError(Position(self.file, 1), "a spec is YAML 1.2 and has no % directives; drop them")
+        return super().compose_document()
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.parser.peek_event()
+        self._line, self._column = event.start_mark.line, event.start_mark.column
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise _too_many(self.position)
+        if self.depth > MAX_DEPTH:
+            raise _too_deep(self.position)
+        if (tag := getattr(event, "tag", None)) is not None:
+            raise SpecError(self.position, f"the tag {quote(tag)} has no meaning in a spec; drop it")
+        return super().compose_node(parent, index)
+
+
+def _too_many(position: Position) -> SpecError:
+    return SpecError(
+        position, f"more than {MAX_NODES:,} parts by here, the most that a spec may have, aliases expanded"
+    )
+
+
+def _too_deep(position: Position) -> SpecError:
+    return SpecError(position, f"nested deeper than {MAX_DEPTH} levels, the most that there may be")
 
 
 class _Reader:
@@ -94,142 +192,63 @@ class _Reader:
         self.file = file
         self.lines: dict[Path, tuple[int, int]] = {}
         self._nodes = 0
+        self._open: set[int] = set()
 
     def plain(self, node: Node, path: Path, depth: int) -> Any:
         self._nodes += 1
-        mark = node.start_mark
-        position = Position(self.file, mark.line + 1, mark.column + 1)
+        position = self._position(node)
         if self._nodes > MAX_NODES:
-            raise SpecError(position, f"more than {MAX_NODES:,} parts once aliases are expanded")
+            raise _too_many(position)
         if depth > MAX_DEPTH:
-            raise SpecError(position, f"nested deeper than {MAX_DEPTH} levels")
+            raise _too_deep(position)
         self.lines.setdefault(path, (position.line, position.column))
         if isinstance(node, ScalarNode):
             return _scalar(node, position)
-        if isinstance(node, SequenceNode):
-            return [self.plain(item, (*path, index), depth + 1) for index, item in enumerate(node.value)]
+        if id(node) in self._open:
+            raise SpecError(position, "an alias stands inside of what it stands for")
+        self._open.add(id(node))
         if isinstance(node, MappingNode):
-            return self._mapping(node, path, depth)
-        raise SpecError(position, "not valid YAML here")
+            value: Any = self._mapping(node, path, depth)
+        else:
+            value = [self.plain(item, (*path, index), depth + 1) for index, item in enumerate(node.value)]
+        self._open.discard(id(node))
+        return value
 
     def _mapping(self, node: MappingNode, path: Path, depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            position = Position(self.file, key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+            position = self._position(key_node)
             if not isinstance(key_node, ScalarNode):
-                raise SpecError(position, "a key must be plain text; quote it if it has brackets")
+                raise SpecError(
+                    position, 'a key must be plain text; quote it if it has brackets: "lane[0]": FOR UPDATE'
+                )
             key = str(key_node.value)
+            if not key.strip():
+                raise SpecError(position, "a key is empty; write a word before the colon")
+            if not key.isprintable():
+                raise SpecError(position, f"the key {quote(key)} must be on one line, of printable characters")
+            if key == "<<":
+                raise SpecError(position, "merge keys (<<) are not part of YAML 1.2; write the keys out")
             if key in result:
-                raise SpecError(position, f"the key {quote(key)} stands here twice")
+                raise SpecError(position, f"the key {quote(key)} stands here twice; merge the two, or rename one")
             self.lines[(*path, key)] = (position.line, position.column)
             result[key] = self.plain(value_node, (*path, key), depth + 1)
         return result
 
+    def _position(self, node: Node) -> Position:
+        return Position(self.file, node.start_mark.line + 1, node.start_mark.column + 1)
+
 
 def _scalar(node: ScalarNode, position: Position) -> Any:
-    """A scalar by YAML 1.2's core schema; what is none of its types stays text."""
     text = str(node.value)
-    tag = str(node.tag or "").rpartition(":")[2]
-    if str(node.tag or "").startswith("!") or tag in ("binary", "set", "omap", "pairs"):
-        raise SpecError(position, f"the tag {quote(node.tag)} has no meaning in a spec")
-    if tag == "int":
-        digits = text.replace("_", "")[:20]
-        base = {"0x": 16, "0o": 8}.get(digits.lstrip("+-")[:2].lower(), 10)
-        if len(digits) > 18:
-            raise SpecError(position, f"{quote(text)} is too large a number")
-        return int(digits, base)
-    if tag == "bool":
-        return text.lower() == "true"
-    if tag == "null":
-        return None
+    if node.style is None:
+        if text in _CONSTANTS:
+            return _CONSTANTS[text]
+        if _INTEGER.fullmatch(text):
+            if len(text) > 18:
+                raise SpecError(position, f"{quote(text)} is too large a number; quote it if it is a word")
+            return int(text, {"0x": 16, "0o": 8}.get(text[:2], 10))
+    if wrong := _CONTROL.search(text):
+        message = f"the character \\x{ord(wrong.group()):02x} in a text can't be shown; delete it"
+        raise SpecError(position, message)
     return text
-
-
-def _first_error(error: ValidationError, content: Mapping[str, Any], source: Source) -> SpecError:
-    """The error that stands first in the file, in lockmodel's words."""
-    details = error.errors(include_url=False, include_context=True)
-
-    def place(detail: ErrorDetails) -> tuple[int, int, int]:
-        position = source.position(_yaml_path(detail["loc"], content))
-        return position.line, position.column, -len(detail["loc"])
-
-    first = min(details, key=place)
-    if first["type"] == "missing":
-        # A misspelt key is both a missing one and an unknown one; the unknown one says more.
-        siblings = [d for d in details if d["type"] == "extra_forbidden" and d["loc"][:-1] == first["loc"][:-1]]
-        first = min(siblings, key=place, default=first)
-    path = _yaml_path(first["loc"], content)
-    return SpecError(source.position(path), _words(first, path))
-
-
-def _yaml_path(loc: tuple[str | int, ...], content: Any) -> Path:
-    """`loc` without the names of union branches that pydantic puts between the keys."""
-    path: list[str | int] = []
-    here = content
-    for part in loc:
-        parts: dict[str | int, Any] = dict(enumerate(here)) if isinstance(here, list) else here
-        if isinstance(parts, dict) and part in parts:
-            here = parts[part]
-            path.append(part)
-    return tuple(path)
-
-
-def _owner(path: Path) -> str:
-    """What `path` is a part of, in words: `transaction 'claim'`, `resource 'lane'`, `the spec`."""
-    kinds = {"transactions": "transaction", "resources": "resource", "variables": "variable", "roles": "role"}
-    if any(part in ("steps", "do", "either", "then", "else") for part in path[:-1]):
-        return f"a step of transaction {quote(path[1])}"
-    if len(path) >= 2 and path[0] in kinds:
-        return f"{kinds[str(path[0])]} {quote(path[1])}"
-    return quote(path[0]) if path and path[0] == "expect" else "the spec"
-
-
-def _words(detail: ErrorDetails, path: Path) -> str:
-    kind, value = detail["type"], detail["input"]
-    context = detail.get("ctx", {})
-    owner = _owner(path)
-    name = quote(path[-1]) if path and isinstance(path[-1], str) else owner
-    shown = {dict: "a mapping", list: "a list", bool: "true or false", type(None): "nothing"}.get(
-        type(value), quote(value)
-    )
-    if kind == "extra_forbidden":
-        return f"unknown key {quote(path[-1])} in {_owner(path[:-1])}; {suggestion(str(path[-1]), _keys(detail))}"
-    if kind == "missing":
-        return f"{owner} lacks the key {quote(detail['loc'][-1])}"
-    if kind == "literal_error":
-        return f"{shown} is not a value of {name}; expected {context['expected']}"
-    if kind == "too_short":
-        return f"{name} is empty; it needs at least {context.get('min_length', 1)}"
-    if kind == "too_long":
-        return f"{name} has more than {context.get('max_length')} elements"
-    if kind == "string_too_short":
-        return f"{name} is empty"
-    if kind in ("greater_than_equal", "less_than_equal"):
-        bound = f"at least {context['ge']}" if "ge" in context else f"at most {context['le']}"
-        return f"{name} is {shown}; it must be {bound}"
-    expected = {
-        "string_type": "text", "int_type": "an integer", "bool_type": "true or false", "list_type": "a list",
-        "dict_type": "a mapping", "model_type": "a mapping", "model_attributes_type": "a mapping",
-    }  # fmt: skip
-    if kind in expected:
-        return f"{name} must be {expected[kind]}, not {shown}"
-    return detail["msg"]
-
-
-def _keys(detail: ErrorDetails) -> list[str]:
-    """The keys that the document model has where `detail` found an unknown one."""
-    from lockmodel import spec
-
-    here: type[spec.Node] = spec.Spec
-    models: dict[str, type[spec.Node]] = {
-        "variables": spec.Variable, "resources": spec.ResourceFamily, "transactions": spec.Transaction,
-        "roles": spec.Role, **spec._STEP_MODELS,
-    }  # fmt: skip
-    for part in detail["loc"][:-1]:
-        if part == "expect":
-            here = spec.DeadlockExpected
-        elif part == "deadlock" and here is spec.DeadlockExpected:
-            here = spec.DeadlockExpectation
-        elif part in models and here is not spec.DeadlockExpectation:
-            here = models[str(part)]
-    return [field.alias or name for name, field in here.model_fields.items()]

@@ -255,5 +255,5 @@ class Program:
     properties: tuple[Property, ...]
     no_global_stall: bool
     observed: Names
-    """The local variables that a formula looks at (`w.mode`)."""
+    """The local variables and parameters that a formula looks at (`w.mode`)."""
     position: Position

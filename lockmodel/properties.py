@@ -8,7 +8,8 @@ computed once for each combination and remembered, and so is the formula's value
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from lockmodel.errors import Position, SpecError, quote
 from lockmodel.expressions import ExpressionError, Value, evaluate
@@ -16,6 +17,8 @@ from lockmodel.semantics import Semantics, State
 from lockmodel.system import Location, Property, System
 
 MAX_NODES = 50_000
+MAX_REMEMBERED = 4_000_000
+"""Numbers that the two tables of an evaluator may hold, some 8 bytes each; what does not fit is computed again."""
 
 
 class Evaluator:
@@ -32,6 +35,11 @@ class Evaluator:
             isinstance(node, ast.Attribute) and node.attr == "waits_for" for node in ast.walk(self._tree)
         )
         self._shared = [dict(zip(self._system.variables, values, strict=True)) for values in self._system.valuations]
+        self._families: dict[str, frozenset[int]] = {}
+        self._resources: dict[object, int] = {}
+        for number, resource in enumerate(self._system.resources):
+            self._resources[resource.family, _exact(resource.arguments)] = number
+        self._remembered = 0
         self._vectors: dict[tuple[str, int, int, bool], tuple[int, ...]] = {}
         self._values: dict[tuple[int, tuple[int, ...]], bool] = {}
 
@@ -47,9 +55,16 @@ class Evaluator:
             for index, truth in enumerate(vector):
                 totals[index] += truth
         key = (state.valuation, tuple(totals))
-        if key not in self._values:
-            self._values[key] = self._value(*key)
-        return self._values[key] is not self.property.always
+        value = self._values.get(key)
+        if value is None:
+            value = self._value(*key)
+            if self._room_for(len(totals)):
+                self._values[key] = value
+        return value is not self.property.always
+
+    def _room_for(self, numbers: int) -> bool:
+        self._remembered += numbers
+        return self._remembered <= MAX_REMEMBERED
 
     def _value(self, valuation: int, totals: tuple[int, ...]) -> bool:
         def count(predicate: ast.expr) -> int:
@@ -60,18 +75,21 @@ class Evaluator:
 
     def _vector(self, role: str, location: int, valuation: int, waits: bool) -> tuple[int, ...]:
         key = (role, location, valuation, waits and self._needs_waiting)
-        if key not in self._vectors:
-            here = self._system.locations[location]
+        if key in self._vectors:
+            return self._vectors[key]
+        here = self._system.locations[location]
 
-            def worker(node: ast.expr) -> Value | None:
-                return self._worker_term(node, here, role, waits, valuation)
+        def worker(node: ast.expr) -> Value | None:
+            return self._worker_term(node, here, role, waits, valuation)
 
-            self._vectors[key] = tuple(
-                int(self._truth(node.args[0], valuation, worker=worker))
-                for node in self._counts
-                if isinstance(node, ast.Call)
-            )
-        return self._vectors[key]
+        vector = tuple(
+            int(self._truth(node.args[0], valuation, worker=worker))
+            for node in self._counts
+            if isinstance(node, ast.Call)
+        )
+        if self._room_for(len(vector)):
+            self._vectors[key] = vector
+        return vector
 
     def _truth(self, tree: ast.expr, valuation: int, **terms: object) -> bool:
         try:
@@ -113,14 +131,21 @@ class Evaluator:
         """The resources that `lane` (all of the family) or `lane[0]` means."""
         match target:
             case ast.Name(id=family):
-                return frozenset(i for i, r in enumerate(self._system.resources) if r.family == family)
+                if family not in self._families:
+                    members = (i for i, r in enumerate(self._system.resources) if r.family == family)
+                    self._families[family] = frozenset(members)
+                return self._families[family]
             case ast.Subscript(value=ast.Name(id=family), slice=inside):
                 parts = inside.elts if isinstance(inside, ast.Tuple) else [inside]
-                arguments = tuple(evaluate(part, self._shared[valuation]) for part in parts)
-                return frozenset(
-                    i for i, r in enumerate(self._system.resources) if r.family == family and r.arguments == arguments
-                )
+                arguments = [evaluate(part, self._shared[valuation]) for part in parts]
+                resource = self._resources.get((family, _exact(arguments)))
+                return frozenset() if resource is None else frozenset((resource,))
         raise ExpressionError(f"{ast.unparse(target)} is not a resource")
+
+
+def _exact(values: Iterable[Value]) -> tuple[tuple[type, Value], ...]:
+    """`values` as a key that tells 1 from true."""
+    return tuple((type(value), value) for value in values)
 
 
 def _is_count(node: ast.AST) -> bool:
@@ -134,11 +159,12 @@ def _unroll(tree: ast.expr, sets: Mapping[str, tuple[Value, ...]], position: Pos
         def __init__(self, bound: Mapping[str, Value]) -> None:
             self.bound = bound
 
-        def generic_visit(self, node: ast.AST) -> ast.AST:
+        def visit(self, node: ast.AST) -> Any:
             size[0] += 1
             if size[0] > MAX_NODES:
-                raise SpecError(position, f"the formula unrolls into more than {MAX_NODES:,} terms")
-            return super().generic_visit(node)
+                message = f"the formula has more than {MAX_NODES:,} terms, with any(…) and all(…) written out; make a set smaller"
+                raise SpecError(position, message)
+            return super().visit(node)
 
         def visit_Name(self, node: ast.Name) -> ast.expr:
             return ast.Constant(self.bound[node.id]) if node.id in self.bound else ast.Name(node.id, ast.Load())

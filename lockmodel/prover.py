@@ -10,12 +10,15 @@ search decides.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import networkx
 
 from lockmodel.system import Hold, Location, Request, System
+
+MAX_CHECKS = 2_000_000
+MAX_WAITS = 200_000
+"""Comparisons of two points, and edges of the graph, that a proof may need. Beyond that there is none: the search decides."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +52,23 @@ def prove(system: System) -> Certificate | None:
         for location in system.locations
         if location.request is not None and location.waits and location.held
     ))  # fmt: skip
+    held = [_modes_held(point) for point in points]
     holders: dict[int, list[int]] = defaultdict(list)
-    for index, point in enumerate(points):
-        for resource in {hold.resource for hold in point.held}:
+    for index, resources in enumerate(held):
+        for resource in resources:
             holders[resource].append(index)
     graph: networkx.DiGraph[int] = networkx.DiGraph()
+    checks = 0
     for index, point in enumerate(points):
-        graph.add_edges_from(
-            (index, other)
-            for other in holders[point.request.resource]
-            if any(system.conflicts(hold, point.request) for hold in points[other].held)
-            and _compatible(system, point.held, points[other].held)
-        )
+        wanted = point.request
+        kind = system.resources[wanted.resource].kind
+        for other in holders[wanted.resource]:
+            checks += 1 + min(len(held[index]), len(held[other])) // 8
+            if checks > MAX_CHECKS or graph.number_of_edges() > MAX_WAITS:
+                return None
+            if any(kind.conflict(mode, wanted.mode) for mode in held[other][wanted.resource]):
+                if _compatible(system, held[index], held[other]):
+                    graph.add_edge(index, other)
     if not networkx.is_directed_acyclic_graph(graph):
         return None
     return Certificate(_lock_order(system), len(points), graph.number_of_edges())
@@ -71,13 +79,23 @@ def _waits_for_pool(system: System, location: Location) -> bool:
     return request is not None and location.waits and system.resources[request.resource].capacity is not None
 
 
-def _compatible(system: System, first: Iterable[Hold], second: Iterable[Hold]) -> bool:
+def _modes_held(point: _Point) -> dict[int, list[str]]:
+    """The modes in which `point` holds each of its resources."""
+    modes: dict[int, list[str]] = defaultdict(list)
+    for hold in point.held:
+        modes[hold.resource].append(hold.mode)
+    return modes
+
+
+def _compatible(system: System, first: dict[int, list[str]], second: dict[int, list[str]]) -> bool:
     """Whether two workers can hold these locks at the same time."""
-    kept = list(second)
+    few, many = sorted((first, second), key=len)
     return not any(
-        hold.resource == other.resource and system.resources[hold.resource].kind.conflict(hold.mode, other.mode)
-        for hold in first
-        for other in kept
+        system.resources[resource].kind.conflict(mode, other)
+        for resource, modes in few.items()
+        if resource in many
+        for mode in modes
+        for other in many[resource]
     )
 
 
@@ -88,15 +106,18 @@ def _lock_order(system: System) -> tuple[str, ...] | None:
     """
     resources: networkx.DiGraph[int] = networkx.DiGraph()
     families: networkx.DiGraph[str] = networkx.DiGraph()
-    for location in system.locations:
-        if location.request is None or not location.waits:
-            continue
-        for hold in location.held:
-            earlier, later = system.resources[hold.resource], system.resources[location.request.resource]
-            if hold.resource != location.request.resource:
-                resources.add_edge(hold.resource, location.request.resource)
-            if earlier.family != later.family:
-                families.add_edge(earlier.family, later.family)
+    taken = {
+        (hold.resource, location.request.resource)
+        for location in system.locations
+        if location.request is not None and location.waits
+        for hold in location.held
+    }
+    for before, after in taken:
+        earlier, later = system.resources[before].family, system.resources[after].family
+        if before != after:
+            resources.add_edge(before, after)
+        if earlier != later:
+            families.add_edge(earlier, later)
     if not networkx.is_directed_acyclic_graph(resources) or not networkx.is_directed_acyclic_graph(families):
         return None
     return tuple(networkx.lexicographical_topological_sort(families))

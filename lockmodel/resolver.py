@@ -51,6 +51,8 @@ from lockmodel.spec import (
 from lockmodel.spec import Step as SpecStep
 from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, Property
 
+DEFAULT_TABLE_MODE = "ROW SHARE"
+"""How SELECT … FOR UPDATE and its like take the table (manual, Table-Level Locks)."""
 _WRITING = re.compile(r"^\s*(?:insert|update|delete|merge)\b", re.IGNORECASE)
 
 
@@ -145,8 +147,8 @@ class _Resolver:
             mode, wait = self.lookup.mode(mode_text, reference, where)
             if wait is not Wait.BLOCK:
                 raise SpecError(where, f"take at start never waits; write {mode} without {wait}")
-            if self.declared.families[reference.family].kind.counted or self.declared.families[reference.family].table:
-                raise SpecError(where, "take at start takes no pool and no row that names its table")
+            if (table := self._table_of(reference)) is not None:
+                taken.append((table, DEFAULT_TABLE_MODE))
             taken.append((reference, mode))
         return TransactionProgram(
             name=name,
@@ -222,15 +224,16 @@ class _Resolver:
             ways = " or ".join(family.kind.waits) or "nothing"
             message = f"`else` is for a request that does not wait; {reference.family} knows {ways}"
             raise SpecError(step.at("else"), message)
+        if step.otherwise is not None and wait is Wait.NOWAIT and family.kind.name in ("table", "row"):
+            first = step.otherwise[0] if step.otherwise else None
+            if first != "rollback" and not isinstance(first, RollbackToStep):
+                message = "when NOWAIT fails, Postgres takes nothing but a rollback; begin `else` with `rollback to: SAVEPOINT` or `rollback`"
+                raise SpecError(step.at("else"), message)
         if step.sql is not None:
             self._check_own_sql(step, scope)
-        table = None
+        table = self._table_of(reference)
         statement = step.sql or scope.sql
-        table_mode = "ROW EXCLUSIVE" if statement and _WRITING.match(statement) else "ROW SHARE"
-        if family.table is not None:
-            per = self.declared.families[family.table].per
-            arguments = tuple(reference.arguments[family.per.index(name)] for name in per)
-            table = Reference(family.table, arguments, family.table, reference.position)
+        table_mode = "ROW EXCLUSIVE" if statement and _WRITING.match(statement) else DEFAULT_TABLE_MODE
         if step.table_mode is not None:
             if table is None:
                 raise SpecError(step.at("table mode"), f"{reference.family} does not name a table that it lives in")
@@ -244,6 +247,15 @@ class _Resolver:
         return Lock(
             reference, mode, wait, then, otherwise, table, table_mode, step.sql, step.label, step.at("mode")
         )  # fmt: skip
+
+    def _table_of(self, reference: Reference) -> Reference | None:
+        """The table that a row lives in, if it names one."""
+        family = self.declared.families[reference.family]
+        if family.table is None:
+            return None
+        per = self.declared.families[family.table].per
+        arguments = tuple(reference.arguments[family.per.index(name)] for name in per)
+        return Reference(family.table, arguments, family.table, reference.position)
 
     @staticmethod
     def _check_own_sql(step: ForStep | LockStep, scope: Scope) -> None:
@@ -267,7 +279,9 @@ class _Resolver:
                 raise SpecError(position, f"{quote(parameter)} is already the name of a variable")
         scope = Scope(ranges, frozenset(), frozenset(), "")
         expression = self.lookup.expression(text, scope, position, workers=True)
-        lets = {local for transaction in self.spec.transactions.values() for local in transaction.let}
+        lets = {
+            name for transaction in self.spec.transactions.values() for name in (*transaction.choose, *transaction.let)
+        }
         for node in ast.walk(expression.tree):
             if isinstance(node, ast.Attribute) and node.attr not in (*WORKER_FIELDS, "holds", "waits_for", *lets):
                 hint = suggestion(node.attr, [*WORKER_FIELDS, *sorted(lets), "holds", "waits_for"])

@@ -7,7 +7,8 @@ Keys with a space in YAML (`start when`) are aliases here (`start_when`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -26,35 +27,66 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
-from lockmodel.errors import Position, suggestion
+from lockmodel.errors import Position, closest, quote, suggestion
 
 Path = tuple[str | int, ...]
-Value = StrictInt | StrictBool | StrictStr
-Formula = StrictStr | StrictBool | StrictInt
-"""An expression as text; `true` and `3` reach us as YAML booleans and integers."""
 
 MAX_ELEMENTS = 4096
 MAX_WORKERS = 4096
+MAX_NAMES = 64
+"""Parameters, or local variables, that one transaction or one `for` may have."""
 
 
 def _by_type(value: Any) -> str | None:
     """The branch of a union that `value` belongs to, so that its errors speak of that branch alone."""
-    return {int: "number", str: "word", list: "list", dict: "mapping"}.get(type(value))
+    return {int: "?number", bool: "?truth", str: "?word", list: "?list"}.get(type(value))
 
+
+def _one_of(expected: str) -> Discriminator:
+    """Picks a branch by type; `expected` is what an error says should stand there.
+
+    The tags of branches begin with `?`, so that they are never taken for keys of the document in the path of an error.
+    """
+    return Discriminator(_by_type, custom_error_type="expected", custom_error_message=expected)
+
+
+Value = Annotated[
+    Annotated[StrictInt, Tag("?number")] | Annotated[StrictBool, Tag("?truth")] | Annotated[StrictStr, Tag("?word")],
+    _one_of("a word, an integer, true or false"),
+]
+Formula = Annotated[
+    Annotated[StrictStr, Tag("?word")] | Annotated[StrictBool, Tag("?truth")] | Annotated[StrictInt, Tag("?number")],
+    _one_of("a formula"),
+]
+"""An expression as text; `true` and `3` reach us as YAML booleans and integers."""
 
 Elements = Annotated[
-    Annotated[StrictInt, Field(ge=1, le=MAX_ELEMENTS), Tag("number")]
-    | Annotated[list[Value], Field(min_length=1, max_length=MAX_ELEMENTS), Tag("list")],
-    Discriminator(
-        _by_type,
-        custom_error_type="elements",
-        custom_error_message="expected a number n (for 0 … n-1) or a list of elements",
-    ),
+    Annotated[StrictInt, Field(ge=1, le=MAX_ELEMENTS), Tag("?number")]
+    | Annotated[list[Value], Field(min_length=1, max_length=MAX_ELEMENTS), Tag("?list")],
+    _one_of("a number n (for 0 … n-1) or a list of elements"),
 ]
 Count = Annotated[
-    Annotated[StrictInt, Field(ge=1, le=MAX_WORKERS), Tag("number")] | Annotated[Literal["any"], Tag("word")],
-    Discriminator(_by_type, custom_error_type="count", custom_error_message="expected a number of workers, or any"),
+    Annotated[StrictInt, Field(ge=1, le=MAX_WORKERS), Tag("?number")] | Annotated[Literal["any"], Tag("?word")],
+    _one_of("a number of workers, or any"),
 ]
+Parameters = Annotated[dict[StrictStr, StrictStr], Field(max_length=MAX_NAMES)]
+"""Names, each with the set that it ranges over."""
+
+
+_ELEMENT = re.compile(r"[\w#.-]+")
+
+
+def check_elements(values: Sequence[int | str | bool]) -> tuple[int, str] | None:
+    """What is wrong with the elements of a set, as (index, message); None if nothing is."""
+    seen: set[str] = set()
+    for index, value in enumerate(values):
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        if not _ELEMENT.fullmatch(text):
+            return index, f"{quote(text)} has characters other than letters, digits and _ # . -"
+        if text in seen:
+            return index, f"{quote(text)} stands there twice"
+        seen.add(text)
+    return None
 
 
 class Source:
@@ -116,12 +148,16 @@ class Variable(Node):
 class ResourceFamily(Node):
     """A resource, or one for each combination of the sets in `per`."""
 
-    kind: Literal["table", "row", "advisory", "key", "lock", "pool"]
+    kind: Literal["table", "row", "advisory", "key", "lock", "pool"] = Field(
+        description="What it is in Postgres; it decides which lock modes there are and which of them conflict."
+    )
     per: list[StrictStr] = Field(default_factory=list, description="The sets it is indexed by.")
     table: StrictStr | None = Field(None, description="For a row: the resource of kind table that it lives in.")
-    scope: Literal["transaction", "session"] = Field("transaction", description="For an advisory lock.")
+    scope: Literal["transaction", "session"] = Field(
+        "transaction", description="For an advisory lock: whether it outlives its transaction, until it is released."
+    )
     size: Annotated[StrictInt, Field(ge=1, le=1_000_000)] | None = Field(None, description="For a pool: its units.")
-    doc: StrictStr | None = None
+    doc: StrictStr | None = Field(None, description="Free text for readers.")
 
 
 class LockStep(Node):
@@ -144,21 +180,23 @@ class LockStep(Node):
     @classmethod
     def _split_resource(cls, data: Any) -> Any:
         """Turn `{lane[s]: FOR UPDATE, sql: …}` into fields, with errors that name what was written."""
-        known = ("then", "else", "sql", "label", "table mode")
-        locks = [key for key in data if key not in known]
+        locks = [key for key in data if key not in _LOCK_OPTIONS]
         if not locks:
-            raise PydanticCustomError(
-                "step", "a step needs a lock (resource: MODE) or one of: {words}", {"words": WORDS}
-            )
-        if len(locks) > 1:
-            hint = suggestion(locks[1], (*known, *STEP_KEYS))
-            message = "a step takes one lock; '{first}' and '{second}' stand in the same one ({hint})"
-            raise PydanticCustomError("step", message, {"first": locks[0], "second": locks[1], "hint": hint})
-        mode = data[locks[0]]
+            raise _step_error(f"a step needs a lock, `resource: MODE`, or one of: {WORDS}")
+        first, *others = locks
+        if others:
+            known = (*_LOCK_OPTIONS, *STEP_KEYS)
+            # A key that takes text is either a second lock or a misspelt word; one that takes steps is misspelt for sure.
+            if not isinstance(data[others[0]], str) or closest(others[0], known):
+                raise _step_error(
+                    f"unknown key {quote(others[0])} in a step; {suggestion(others[0], known)}", others[0]
+                )
+            message = f"{quote(first)} and {quote(others[0])} stand in one step; each lock is a step (- …) of its own"
+            raise _step_error(message, others[0])
+        mode = data[first]
         if not isinstance(mode, str):
-            message = "'{resource}' needs a lock mode such as FOR UPDATE"
-            raise PydanticCustomError("step", message, {"resource": locks[0]})
-        return {"resource": locks[0], "mode": mode, **{key: data[key] for key in known if key in data}}
+            raise _step_error(f"{quote(first)} needs a lock mode such as FOR UPDATE or EXCLUSIVE", first)
+        return {"resource": first, "mode": mode, **{key: data[key] for key in _LOCK_OPTIONS if key in data}}
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -166,95 +204,106 @@ class LockStep(Node):
         for field in ("resource", "mode"):
             shape["properties"].pop(field)
         shape.pop("required")
-        shape.pop("additionalProperties")
-        shape["patternProperties"] = {r"^[A-Za-z_]\w*\s*(\[.*\])?$": {"type": "string", "description": "A lock mode."}}
-        shape["not"] = {"anyOf": [{"required": [key]} for key in STEP_KEYS]}
+        options = "|".join(_LOCK_OPTIONS)
+        lock = {
+            "type": "string",
+            "description": "Takes this lock, in this mode; NOWAIT, SKIP LOCKED or TRY may follow.",
+        }
+        shape["patternProperties"] = {rf"^(?!(?:{options})$)[^\W\d]\w*\s*(\[.*\])?$": lock}
+        shape["not"] = {
+            "anyOf": [*({"required": [key]} for key in STEP_KEYS), {"propertyNames": {"enum": list(_LOCK_OPTIONS)}}]
+        }
         return shape
 
 
 class ForStep(Node):
     """Once for each element of a set, or each combination of elements of several."""
 
-    over: Annotated[dict[StrictStr, StrictStr], Field(min_length=1)] = Field(alias="for")
-    do: list[Step]
-    order: Literal["forward", "reverse", "rotated", "any"] = "forward"
+    over: Annotated[Parameters, Field(min_length=1)] = Field(
+        alias="for", description="Parameters, each with the set that it ranges over; the last one varies fastest."
+    )
+    do: list[Step] = Field(description="The steps for each element.")
+    order: Literal["forward", "reverse", "rotated", "any"] = Field(
+        "forward", description="rotated: from any starting point, wrapping; any: every permutation."
+    )
     sql: StrictStr | None = Field(None, description="One statement that takes all the locks of the loop.")
 
 
 class EitherStep(Node):
     """One of several lists of steps."""
 
-    either: Annotated[list[list[Step]], Field(min_length=1)]
+    either: Annotated[list[list[Step]], Field(min_length=1)] = Field(description="Lists of steps, one of which is run.")
 
 
 class IfStep(Node):
     """Steps that depend on a formula."""
 
-    condition: Formula = Field(alias="if")
-    then: list[Step]
-    otherwise: list[Step] = Field(default_factory=list, alias="else")
+    condition: Formula = Field(alias="if", description="A formula over parameters and variables.")
+    then: list[Step] = Field(description="Steps that are run if it is true.")
+    otherwise: list[Step] = Field(default_factory=list, alias="else", description="Steps that are run if it is false.")
 
 
 class SetStep(Node):
     """Assigns variables, all at once."""
 
-    set: Annotated[dict[StrictStr, Formula], Field(min_length=1)]
+    set: Annotated[dict[StrictStr, Formula], Field(min_length=1)] = Field(
+        description="Shared or local variables, each with an expression for its new value."
+    )
 
 
 class SavepointStep(Node):
     """Marks a point that `rollback to` returns to."""
 
-    savepoint: StrictStr
+    savepoint: Annotated[StrictStr, Field(min_length=1)] = Field(description="What `rollback to` calls it.")
 
 
 class RollbackToStep(Node):
     """Gives back all locks taken since the savepoint, but session locks."""
 
-    rollback_to: StrictStr = Field(alias="rollback to")
+    rollback_to: StrictStr = Field(alias="rollback to", description="The name of a savepoint set before.")
 
 
 class ReleaseStep(Node):
     """Gives back a session lock, once."""
 
-    release: StrictStr
-    mode: StrictStr = "EXCLUSIVE"
-    sql: StrictStr | None = None
-    label: StrictStr | None = None
+    release: StrictStr = Field(description="An advisory lock of session scope.")
+    mode: StrictStr = Field("EXCLUSIVE", description="The mode that it was taken in.")
+    sql: StrictStr | None = Field(None, description="The statement it stands for.")
+    label: StrictStr | None = Field(None, description="How traces call it.")
 
 
+_LOCK_OPTIONS = ("then", "else", "sql", "label", "table mode")
 STEP_KEYS = ("for", "either", "if", "set", "savepoint", "rollback to", "release")
 WORDS = ", ".join((*STEP_KEYS, "commit", "rollback"))
 
 
+def _step_error(message: str, key: str | None = None) -> PydanticCustomError:
+    """An error about a whole step; `key` is the one in it that the error is about."""
+    return PydanticCustomError("step", "{message}", {"message": message, "key": key})
+
+
 def _step_tag(value: Any) -> str | None:
-    if isinstance(value, Node):
-        return next((key for key, model in _STEP_MODELS.items() if isinstance(value, model)), None)
     if isinstance(value, str):
-        return "end"
+        return "?end"
     if isinstance(value, dict):
-        return next((key for key in STEP_KEYS if key in value), "lock")
+        return "?" + next((key for key in STEP_KEYS if key in value), "lock")
     return None
 
 
-_STEP_MODELS: dict[str, type[Node]] = {
-    "for": ForStep, "either": EitherStep, "if": IfStep, "set": SetStep, "savepoint": SavepointStep,
-    "rollback to": RollbackToStep, "release": ReleaseStep, "lock": LockStep,
-}  # fmt: skip
-
 Step = Annotated[
-    Annotated[ForStep, Tag("for")]
-    | Annotated[EitherStep, Tag("either")]
-    | Annotated[IfStep, Tag("if")]
-    | Annotated[SetStep, Tag("set")]
-    | Annotated[SavepointStep, Tag("savepoint")]
-    | Annotated[RollbackToStep, Tag("rollback to")]
-    | Annotated[ReleaseStep, Tag("release")]
-    | Annotated[Literal["commit", "rollback"], Tag("end")]
-    | Annotated[LockStep, Tag("lock")],
+    Annotated[ForStep, Tag("?for")]
+    | Annotated[EitherStep, Tag("?either")]
+    | Annotated[IfStep, Tag("?if")]
+    | Annotated[SetStep, Tag("?set")]
+    | Annotated[SavepointStep, Tag("?savepoint")]
+    | Annotated[RollbackToStep, Tag("?rollback to")]
+    | Annotated[ReleaseStep, Tag("?release")]
+    | Annotated[Literal["commit", "rollback"], Tag("?end")]
+    | Annotated[LockStep, Tag("?lock")],
     Discriminator(
         _step_tag,
-        custom_error_type="step",
-        custom_error_message=f"a step is `resource: MODE`, or one of: {WORDS}",
+        custom_error_type="expected",
+        custom_error_message=f"`resource: MODE`, or one of: {WORDS}",
     ),
 ]
 
@@ -262,22 +311,32 @@ Step = Annotated[
 class Transaction(Node):
     """What one transaction locks, in order."""
 
-    doc: StrictStr | None = None
-    choose: dict[StrictStr, StrictStr] = Field(
-        default_factory=dict, description="Parameters, any element of a set each."
+    doc: StrictStr | None = Field(None, description="Free text for readers.")
+    choose: Parameters = Field(
+        default_factory=dict, description="Parameters, any element of a set each, picked when the transaction starts."
     )
-    start_when: Formula | None = Field(None, alias="start when")
-    let: dict[StrictStr, Formula] = Field(default_factory=dict, description="Local variables, evaluated at the start.")
-    take_at_start: dict[StrictStr, StrictStr] = Field(default_factory=dict, alias="take at start")
-    steps: list[Step]
-    on_commit: dict[StrictStr, Formula] = Field(default_factory=dict, alias="on commit")
+    start_when: Formula | None = Field(None, alias="start when", description="It may start only while this is true.")
+    let: Annotated[dict[StrictStr, Formula], Field(max_length=MAX_NAMES)] = Field(
+        default_factory=dict, description="Local variables, evaluated at the start."
+    )
+    take_at_start: dict[StrictStr, StrictStr] = Field(
+        default_factory=dict,
+        alias="take at start",
+        description="Locks, each with its mode, taken in the same atomic step as the start, if all are free.",
+    )
+    steps: list[Step] = Field(description="What it does, in order.")
+    on_commit: dict[StrictStr, Formula] = Field(
+        default_factory=dict,
+        alias="on commit",
+        description="Shared variables, set in the same atomic step as the commit.",
+    )
 
 
 class Role(Node):
     """Workers that run the same transactions."""
 
-    count: Count = "any"
-    runs: Annotated[list[StrictStr], Field(min_length=1)]
+    count: Count = Field("any", description="How many workers it has.")
+    runs: Annotated[list[StrictStr], Field(min_length=1)] = Field(description="The transactions that they run.")
 
 
 class DeadlockExpectation(Node):
@@ -285,34 +344,40 @@ class DeadlockExpectation(Node):
 
     between: list[StrictStr] | None = Field(None, description="The transactions in the cycle, in any order.")
     on: list[StrictStr] | None = Field(None, description="The resources that the cycle's members wait for.")
-    workers: StrictInt | None = Field(None, description="How many workers the cycle has.")
-    states: StrictInt | None = Field(None, description="States on the shortest trace, the initial one included.")
+    workers: Annotated[StrictInt, Field(ge=1)] | None = Field(None, description="How many workers the cycle has.")
+    states: Annotated[StrictInt, Field(ge=1)] | None = Field(
+        None, description="States on the shortest trace, the initial one included."
+    )
 
 
 class DeadlockExpected(Node):
-    deadlock: DeadlockExpectation
+    """A deadlock of a certain shape."""
+
+    deadlock: DeadlockExpectation = Field(description="Its shape.")
 
 
 class ViolationExpected(Node):
+    """A violation of a formula."""
+
     violated: StrictStr = Field(description="The name of a never or always formula.")
 
 
 def _expect_tag(value: Any) -> str | None:
     if isinstance(value, str):
-        return "word"
-    if isinstance(value, dict):
-        return "violated" if "violated" in value else "deadlock"
+        return "?word"
+    if isinstance(value, dict) and value and not {"deadlock", "violated"} <= value.keys():
+        return "?violated" if "violated" in value else "?deadlock"
     return None
 
 
 Expectation = Annotated[
-    Annotated[Literal["no deadlock", "deadlock", "global stall"], Tag("word")]
-    | Annotated[DeadlockExpected, Tag("deadlock")]
-    | Annotated[ViolationExpected, Tag("violated")],
+    Annotated[Literal["no deadlock", "deadlock", "global stall"], Tag("?word")]
+    | Annotated[DeadlockExpected, Tag("?deadlock")]
+    | Annotated[ViolationExpected, Tag("?violated")],
     Discriminator(
         _expect_tag,
-        custom_error_type="expect",
-        custom_error_message="expect is `no deadlock`, `deadlock`, `global stall`, {deadlock: {…}} or {violated: NAME}",
+        custom_error_type="expected",
+        custom_error_message="one of: no deadlock, deadlock, global stall, {deadlock: {…}}, {violated: NAME}",
     ),
 ]
 
@@ -320,20 +385,32 @@ Expectation = Annotated[
 class Spec(Node):
     """A whole spec file."""
 
-    name: Annotated[StrictStr, Field(min_length=1)]
-    doc: StrictStr | None = None
-    sets: dict[StrictStr, Elements] = Field(default_factory=dict)
-    variables: dict[StrictStr, Variable] = Field(default_factory=dict)
-    resources: Annotated[dict[StrictStr, ResourceFamily], Field(min_length=1)]
-    transactions: Annotated[dict[StrictStr, Transaction], Field(min_length=1)]
-    workers: Count | None = None
-    roles: dict[StrictStr, Role] = Field(default_factory=dict)
-    never: dict[StrictStr, Formula] = Field(default_factory=dict, description="Formulas that no state may satisfy.")
-    always: dict[StrictStr, Formula] = Field(
-        default_factory=dict, description="Formulas that every state must satisfy."
+    name: Annotated[StrictStr, Field(min_length=1)] = Field(description="What reports call it.")
+    doc: StrictStr | None = Field(None, description="Free text for readers.")
+    sets: dict[StrictStr, Elements] = Field(
+        default_factory=dict, description="Finite sets: a number n (for 0 … n-1) or a list of elements."
     )
-    no_global_stall: StrictBool = Field(False, alias="no global stall")
-    expect: Expectation = "no deadlock"
+    variables: dict[StrictStr, Variable] = Field(default_factory=dict, description="What all workers share.")
+    resources: Annotated[dict[StrictStr, ResourceFamily], Field(min_length=1)] = Field(description="What is locked.")
+    transactions: Annotated[dict[StrictStr, Transaction], Field(min_length=1)] = Field(
+        description="What workers run, by name."
+    )
+    workers: Count | None = Field(None, description="How many workers there are: a number, or any (the default).")
+    roles: dict[StrictStr, Role] = Field(
+        default_factory=dict, description="Instead of workers: groups of workers that run different transactions."
+    )
+    never: dict[StrictStr, Formula] = Field(
+        default_factory=dict, description="Formulas that no state may satisfy, by name."
+    )
+    always: dict[StrictStr, Formula] = Field(
+        default_factory=dict, description="Formulas that every state must satisfy, by name."
+    )
+    no_global_stall: StrictBool = Field(
+        False,
+        alias="no global stall",
+        description="Whether a state in which every running worker waits is a violation.",
+    )
+    expect: Expectation = Field("no deadlock", description="What a check must find for the spec to pass.")
     schema_sql: StrictStr | None = Field(None, alias="schema", description="SQL that makes the tables for replay.")
 
     @property
@@ -348,5 +425,24 @@ for _model in (LockStep, ForStep, EitherStep, IfStep, Transaction, Spec):
 
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of a spec file."""
-    schema = Spec.model_json_schema(by_alias=True)
+    schema = _tidy(Spec.model_json_schema(by_alias=True))
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "lockmodel spec", **schema}
+
+
+def _tidy(schema: Any) -> Any:
+    """`schema` without what only Python needs: a key that is left out is None here, but null is no value in a spec."""
+    if isinstance(schema, list):
+        return [_tidy(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "properties" in schema:
+        properties = {name: _tidy(part) for name, part in schema["properties"].items()}
+        return {**_tidy({key: part for key, part in schema.items() if key != "properties"}), "properties": properties}
+    branches = [part for part in schema.get("anyOf", ()) if part != {"type": "null"}]
+    if len(branches) == 1:
+        schema = {**branches[0], **{key: part for key, part in schema.items() if key != "anyOf"}}
+    return {
+        key: _tidy(part)
+        for key, part in schema.items()
+        if not (key == "title" and isinstance(part, str)) and not (key == "default" and part in (None, {}, []))
+    }

@@ -113,7 +113,7 @@ class Location:
     """The lock that the worker asks for here, if its next step is a lock."""
     edges: tuple[Edge, ...]
     local: Mapping[str, Value] = field(default_factory=dict, hash=False)
-    """The local variables, as far as a formula observes them."""
+    """The parameters and local variables, as far as a formula observes them."""
 
     @property
     def waits(self) -> bool:

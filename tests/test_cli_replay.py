@@ -128,7 +128,9 @@ def test_what_a_user_gets_wrong_is_one_line_and_exit_code_2(words: list[str], sa
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("times", [1, 3])
-def test_a_signal_ends_the_replay_and_nothing_is_left(number: signal.Signals, times: int, dsn: str, tmp_path: Path) -> None:
+def test_a_signal_ends_the_replay_and_nothing_is_left(
+    number: signal.Signals, times: int, dsn: str, tmp_path: Path
+) -> None:
     """While a statement runs, on somebody's server: schema, backends and locks go, also if the user is impatient."""
     process = subprocess.Popen(
         [*LOCKMODEL, "replay", spec(tmp_path, SLOW), "--dsn", dsn],
@@ -151,7 +153,9 @@ def test_a_killed_replay_is_cleaned_up_by_the_next(dsn: str, tmp_path: Path) -> 
     process.kill()
     process.wait()
     with psycopg.connect(dsn, autocommit=True) as connection:
-        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'lockmodel%'")
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'lockmodel%'"
+        )
     until(lambda: sleeping(dsn) == 0)
     assert len(remains(dsn)) == 1
     assert run(spec(tmp_path, CONFIRMED), "--dsn", dsn).returncode == 0

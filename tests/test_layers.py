@@ -25,7 +25,7 @@ LAYERS = [
 ONLY_IN = {
     "ruamel": {"parser"},
     "networkx": {"prover"},
-    "psycopg": {"replay.driver", "replay.sandbox", "replay.server"},
+    "psycopg": {"replay.driver", "replay.sandbox", "replay.pausing", "replay.observe", "queue"},
     "rich": {"report", "cli"},
     "typer": {"cli"},
 }

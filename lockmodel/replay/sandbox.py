@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from typing import Any, TypeVar, overload
 
 import psycopg
 from psycopg import AsyncConnection, sql
@@ -22,10 +23,17 @@ COMMENT = "made by lockmodel replay; removed at its end"
 _OWN_NAME = re.compile(rf"^{PREFIX}[0-9a-f]{{8}}$")
 
 
-async def connect(dsn: str, name: str) -> AsyncConnection[tuple[object, ...]]:
-    """A connection in autocommit mode. Raises ReplayError if there is none to be had."""
+Connection = TypeVar("Connection", bound=AsyncConnection[Any])
+
+
+@overload
+async def connect(dsn: str, name: str) -> AsyncConnection[tuple[object, ...]]: ...
+@overload
+async def connect(dsn: str, name: str, kind: type[Connection]) -> Connection: ...
+async def connect(dsn: str, name: str, kind: type[AsyncConnection[Any]] = AsyncConnection) -> AsyncConnection[Any]:
+    """A connection in autocommit mode, of the class `kind`. Raises ReplayError if there is none to be had."""
     try:
-        return await AsyncConnection.connect(dsn, autocommit=True, application_name=name, connect_timeout=10)
+        return await kind.connect(dsn, autocommit=True, application_name=name, connect_timeout=10)
     except psycopg.Error as error:
         raise ReplayError(f"can't connect to Postgres: {one_line(str(error))}") from None
 

@@ -1,0 +1,146 @@
+"""The locks that a backend really holds, read from Postgres while it stands between two statements.
+
+Tables and advisory locks come from `pg_locks`; row locks, which Postgres keeps in the rows themselves, from the contrib module
+`pgrowlocks`. Rows are known by their primary key. What a transaction has inserted itself is not seen as locked: nobody else can see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import AsyncConnection, errors, sql
+
+from lockmodel.errors import ReplayError, one_line
+
+_TABLE_MODES = {
+    "AccessShareLock": "ACCESS SHARE",
+    "RowShareLock": "ROW SHARE",
+    "RowExclusiveLock": "ROW EXCLUSIVE",
+    "ShareUpdateExclusiveLock": "SHARE UPDATE EXCLUSIVE",
+    "ShareLock": "SHARE",
+    "ShareRowExclusiveLock": "SHARE ROW EXCLUSIVE",
+    "ExclusiveLock": "EXCLUSIVE",
+    "AccessExclusiveLock": "ACCESS EXCLUSIVE",
+}
+# pgrowlocks says "For …" of a lock and leaves the word out of an update; to others both are the same.
+_ROW_MODES = {
+    "key share": "FOR KEY SHARE",
+    "share": "FOR SHARE",
+    "no key update": "FOR NO KEY UPDATE",
+    "update": "FOR UPDATE",
+}
+
+
+@dataclass(frozen=True, order=True)
+class SeenLock:
+    """A lock as Postgres has it: `kind` is table, row or advisory; `name` the relation or the key; `row` the primary key."""
+
+    kind: str
+    name: str
+    mode: str
+    row: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        row = "".join(f" {column}={value}" for column, value in self.row)
+        return f"{self.name}{row} {self.mode}"
+
+
+class Observer:
+    """Looks at the locks in one schema from the connection `monitor`."""
+
+    def __init__(self, monitor: AsyncConnection[Any], schema: str) -> None:
+        self.monitor = monitor
+        self.schema = schema
+        self._keys: dict[str, tuple[str, ...]] = {}
+
+    async def set_up(self) -> None:
+        """Make `pgrowlocks` available, in the schema if it is not there. Raises ReplayError."""
+        try:
+            found = await self._rows("SELECT 1 FROM pg_extension WHERE extname = 'pgrowlocks'")
+            if not found:
+                query = sql.SQL("CREATE EXTENSION pgrowlocks SCHEMA {}").format(sql.Identifier(self.schema))
+                await self.monitor.execute(query)
+        except errors.Error as error:
+            raise ReplayError(
+                f"row locks can't be read without the extension pgrowlocks ({one_line(str(error), 120)}); "
+                "it is in postgresql-contrib, and a superuser must create it"
+            ) from None
+
+    async def blocking_pids(self, pid: int) -> tuple[int, ...]:
+        """The backends that `pid` waits for; empty if it does not wait."""
+        rows = await self._rows("SELECT unnest(pg_blocking_pids(%s))", (pid,))
+        return tuple(dict.fromkeys(row[0] for row in rows))
+
+    async def held(self, pid: int, row_tables: Iterable[str]) -> frozenset[SeenLock]:
+        """All table and advisory locks of `pid` in the schema, and its row locks in `row_tables`."""
+        found = {
+            SeenLock("table", name, _TABLE_MODES[mode])
+            for name, mode in await self._rows(
+                "SELECT c.relname, l.mode FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
+                " JOIN pg_namespace n ON n.oid = c.relnamespace"
+                " WHERE l.pid = %s AND l.granted AND l.locktype = 'relation' AND n.nspname = %s"
+                " AND c.relkind IN ('r', 'p')"
+                " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+                (pid, self.schema),
+            )
+        }
+        found |= {
+            SeenLock("advisory", str(key), "SHARED" if mode == "ShareLock" else "EXCLUSIVE")
+            for key, mode in await self._rows(
+                "SELECT CASE objsubid WHEN 1 THEN ((classid::bigint << 32) | objid::bigint)::text"
+                " ELSE classid::bigint || ',' || objid::bigint END, mode"
+                " FROM pg_locks WHERE pid = %s AND granted AND locktype = 'advisory'",
+                (pid,),
+            )
+        }
+        exclusive = await self._closed_tables()
+        for table in row_tables:
+            if table not in exclusive:
+                found |= await self._row_locks(pid, table)
+        return frozenset(found)
+
+    async def _closed_tables(self) -> frozenset[str]:
+        """The tables that can't be read now, since somebody holds ACCESS EXCLUSIVE: their rows are not looked at."""
+        rows = await self._rows(
+            "SELECT c.relname FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
+            " JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE n.nspname = %s AND l.mode = 'AccessExclusiveLock'",
+            (self.schema,),
+        )
+        return frozenset(name for (name,) in rows)
+
+    async def _row_locks(self, pid: int, table: str) -> set[SeenLock]:
+        relation = sql.Identifier(self.schema, table)
+        key = await self._primary_key(table)
+        columns = sql.SQL(", ").join(sql.SQL("t.{}::text").format(sql.Identifier(column)) for column in key)
+        query = sql.SQL(
+            "SELECT u.mode, {columns} FROM pgrowlocks({name}) r"
+            " CROSS JOIN LATERAL unnest(r.modes, r.pids) AS u (mode, pid)"
+            # A savepoint's own transaction has no process in pgrowlocks.
+            " JOIN {relation} t ON t.ctid = r.locked_row WHERE u.pid IN (%s, 0)"
+        ).format(columns=columns, name=sql.Literal(relation.as_string(self.monitor)), relation=relation)
+        found = set()
+        for mode, *values in await self._rows(query, (pid,)):
+            canonical = _ROW_MODES[mode.lower().removeprefix("for ")]
+            found.add(SeenLock("row", table, canonical, tuple(zip(key, values, strict=True))))
+        return found
+
+    async def _primary_key(self, table: str) -> tuple[str, ...]:
+        if table not in self._keys:
+            rows = await self._rows(
+                "SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)"
+                " WHERE i.indrelid = %s::regclass AND i.indisprimary ORDER BY array_position(i.indkey, a.attnum)",
+                (sql.Identifier(self.schema, table).as_string(self.monitor),),
+            )
+            if not rows:
+                raise ReplayError(f"the rows of {table} have no primary key to know them by")
+            self._keys[table] = tuple(name for (name,) in rows)
+        return self._keys[table]
+
+    async def _rows(self, query: Any, parameters: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        path = sql.SQL("SELECT set_config('search_path', %s, false)")
+        await self.monitor.execute(path, (f'"{self.schema}", public',))
+        cursor = await self.monitor.execute(query, parameters)
+        return await cursor.fetchall()

@@ -7,6 +7,7 @@ script goes on. Nothing rests on sleeping "long enough": each step ends when Pos
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import Sequence
@@ -116,7 +117,8 @@ class Driver:
             schema = await self._sandbox.create()
             await self._set_up(setup, schema)
             for number, name in enumerate(script.workers):
-                sessions.append(await self._session(number, name, schema, script))
+                sessions.append(_Session(number, await connect(self.dsn, f"lockmodel {name}")))
+                await self._configure(sessions[-1], schema, script)
             return await _Performance(self._monitor, sessions, script).run()
         except psycopg.OperationalError as error:
             if self._monitor.broken or any(session.connection.broken for session in sessions):
@@ -148,9 +150,8 @@ class Driver:
                 await self._monitor.execute("ROLLBACK")
                 await self._monitor.execute("RESET search_path")
 
-    async def _session(self, number: int, name: str, schema: str, script: Script) -> _Session:
-        connection = await connect(self.dsn, f"lockmodel {name}")
-        session = _Session(number, connection)
+    async def _configure(self, session: _Session, schema: str, script: Script) -> None:
+        number, connection = session.worker, session.connection
         await connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(schema)))
         # Where no deadlock is foreseen, one that comes all the same must be seen.
         timeout = VICTIM_TIMEOUT if script.victim in (None, number) else OTHERS_TIMEOUT
@@ -162,26 +163,29 @@ class Driver:
                 continue
         for setting in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"):
             await connection.execute("SELECT set_config(%s, '0', false)", (setting,))
-        return session
 
     async def _clean(self, sessions: Sequence[_Session]) -> None:
         """End every worker's backend, wait until it is gone, and drop the schema."""
         try:
+            if self._monitor.closed:
+                # An interruption at a bad moment costs us the connection, but not the server.
+                with contextlib.suppress(ReplayError):
+                    self._monitor = self._sandbox.monitor = await connect(self.dsn, "lockmodel monitor")
             for session in sessions:
-                if not self._monitor.broken:
+                if not self._monitor.closed:
                     await self._monitor.execute("SELECT pg_terminate_backend(%s)", (session.pid,))
             for session in sessions:
                 await session.close()
-            while sessions and not self._monitor.broken:
+            while sessions and not self._monitor.closed:
                 pids = [session.pid for session in sessions]
                 cursor = await self._monitor.execute("SELECT 1 FROM pg_stat_activity WHERE pid = ANY(%s)", (pids,))
                 if await cursor.fetchone() is None:
                     break
                 await asyncio.sleep(POLL_SECONDS)
-            if not self._monitor.broken:
+            if not self._monitor.closed:
                 await self._sandbox.drop()
         except psycopg.OperationalError as error:
-            if not self._monitor.broken:
+            if not self._monitor.closed:
                 raise ReplayError(
                     f"schema {self._sandbox.schema} could not be removed: {one_line(str(error))}"
                 ) from None

@@ -7,6 +7,8 @@ killed, or by a server that went away: the next replay on that database removes 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 import secrets
 from typing import Any, TypeVar, overload
@@ -32,8 +34,14 @@ async def connect(dsn: str, name: str) -> AsyncConnection[tuple[object, ...]]: .
 async def connect(dsn: str, name: str, kind: type[Connection]) -> Connection: ...
 async def connect(dsn: str, name: str, kind: type[AsyncConnection[Any]] = AsyncConnection) -> AsyncConnection[Any]:
     """A connection in autocommit mode, of the class `kind`. Raises ReplayError if there is none to be had."""
+    connecting = asyncio.create_task(kind.connect(dsn, autocommit=True, application_name=name, connect_timeout=10))
     try:
-        return await kind.connect(dsn, autocommit=True, application_name=name, connect_timeout=10)
+        return await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        # A connection given up halfway would leave its backend to find out by itself.
+        with contextlib.suppress(psycopg.Error):
+            await (await connecting).close()
+        raise
     except psycopg.Error as error:
         raise ReplayError(f"can't connect to Postgres: {one_line(str(error))}") from None
 

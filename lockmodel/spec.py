@@ -145,6 +145,14 @@ class Variable(Node):
     initial: Value | None = Field(None, description="The value at first; if left out, the first of its values.")
 
 
+class StandsFor(Node):
+    """What a resource is in the database of a replay's target. `{name}` in a text is the element of a set in `per`."""
+
+    relation: StrictStr | None = Field(None, description="The table, or the table that the row is in.")
+    row: dict[StrictStr, Value] = Field(default_factory=dict, description="Columns of the row's primary key.")
+    key: StrictStr | None = Field(None, description="The key of an advisory lock: a number, or two with a comma.")
+
+
 class ResourceFamily(Node):
     """A resource, or one for each combination of the sets in `per`."""
 
@@ -157,6 +165,9 @@ class ResourceFamily(Node):
         "transaction", description="For an advisory lock: whether it outlives its transaction, until it is released."
     )
     size: Annotated[StrictInt, Field(ge=1, le=1_000_000)] | None = Field(None, description="For a pool: its units.")
+    stands_for: StandsFor | None = Field(
+        None, alias="stands for", description="What it is in the database of the replay's target."
+    )
     doc: StrictStr | None = Field(None, description="Free text for readers.")
 
 
@@ -308,6 +319,25 @@ Step = Annotated[
 ]
 
 
+class Call(Node):
+    """The operation of the replay's target that a transaction stands for."""
+
+    operation: StrictStr = Field(description="A method of the target.")
+    arguments: dict[StrictStr, Value] = Field(
+        default_factory=dict, description="Its keyword arguments; a text `{s}` is the value of parameter s."
+    )
+
+
+class ReplayTarget(Node):
+    """Real code that the transactions stand for."""
+
+    target: StrictStr = Field(description="Where it is: package.module:name.")
+    options: dict[StrictStr, Value] = Field(default_factory=dict, description="Keyword arguments to make it with.")
+    ignore: list[StrictStr] = Field(
+        default_factory=list, description="Tables that the spec leaves out on purpose; * stands for anything."
+    )
+
+
 class Transaction(Node):
     """What one transaction locks, in order."""
 
@@ -324,6 +354,7 @@ class Transaction(Node):
         alias="take at start",
         description="Locks, each with its mode, taken in the same atomic step as the start, if all are free.",
     )
+    call: Call | None = Field(None, description="The operation of the replay's target that does this.")
     steps: list[Step] = Field(description="What it does, in order.")
     on_commit: dict[StrictStr, Formula] = Field(
         default_factory=dict,
@@ -411,6 +442,7 @@ class Spec(Node):
         description="Whether a state in which every running worker waits is a violation.",
     )
     expect: Expectation = Field("no deadlock", description="What a check must find for the spec to pass.")
+    replay: ReplayTarget | None = Field(None, description="Real code to replay and to compare with.")
     schema_sql: StrictStr | None = Field(None, alias="schema", description="SQL that makes the tables for replay.")
 
     @property

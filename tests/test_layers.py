@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "lockmodel"
 LAYERS = [
     ("vocabulary", {"errors", "modes"}),
     ("language", {"expressions", "templates", "spec", "faults", "parser", "overrides"}),
-    ("system", {"system", "program", "declarations", "lookup", "resolver", "config", "machine", "compiler", "semantics", "trace", "properties"}),
+    ("system", {"system", "program", "declarations", "lookup", "resolver", "config", "silent", "machine", "compiler", "semantics", "trace", "properties"}),
     ("engines", {"exploration", "reference", "prover"}),
     ("results", {"explanation", "verdict", "checker"}),
     ("outward", {"report", "replay"}),
@@ -25,7 +25,7 @@ LAYERS = [
 ONLY_IN = {
     "ruamel": {"parser"},
     "networkx": {"prover"},
-    "psycopg": {"replay.driver", "replay.sandbox", "replay.pausing", "replay.observe", "queue"},
+    "psycopg": {"replay", "queue"},
     "rich": {"report", "cli"},
     "typer": {"cli"},
 }

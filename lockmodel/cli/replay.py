@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lockmodel.overrides import Overrides
     from lockmodel.replay.replayer import ReplayOutcome
     from lockmodel.spec import Spec
+    from lockmodel.verdict import CheckResult
 
 DEFAULT_SCHEDULES = 20
 DEFAULT_WORKERS = 3
@@ -80,6 +81,7 @@ def replay(
         from lockmodel.exploration import DEFAULT_MAX_STATES, Limits
         from lockmodel.overrides import parse_overrides
         from lockmodel.replay.replayer import default_dsn, server
+    quiet_psycopg()
     overrides = parse_overrides(settings or (), workers or ())
     limits = Limits(whole_number("--max-states", max_states, DEFAULT_MAX_STATES), seconds("--timeout", timeout))
     count = None if schedules is None else whole_number("--schedules", schedules, DEFAULT_SCHEDULES)
@@ -97,6 +99,13 @@ def replay(
         complain("lockmodel: terminated; nothing is left behind on the server")
         raise
     return worst(codes)
+
+
+def quiet_psycopg() -> None:
+    """Its warnings are about connections that a replay ends on purpose."""
+    import logging
+
+    logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 
 def _one(found: Found, job: _Job, address: str, *, separate: bool) -> int:
@@ -145,12 +154,35 @@ class _Job:
             if result.unmet is not None:
                 report += self.page.fit(f"  {expectation(result)}\n")
             return worst([code, result.exit_code]), report
+        if spec.replay is not None:
+            return self._code(result, address)
         replayed = replay_trace(prepare(result.spec), result.trace, address)
         report = trace_report(spec.source.file, _claim(result), replayed, self.page)
         code = _code(replayed.outcome)
         if unexpected := expectation(result):
             report += self.page.fit(f"  {unexpected}\n")
             code = worst([code, ExitCode.UNEXPECTED])
+        return code, report
+
+    def _code(self, result: CheckResult, address: str) -> tuple[int, str]:
+        """Replay the trace on the code that the spec names."""
+        assert result.trace is not None
+        from lockmodel.compiler import Compilation
+        from lockmodel.replay.code import replay_code
+        from lockmodel.replay.replayer import run_to_the_end
+        from lockmodel.report.replay import code_report
+        from lockmodel.report.words import expectation
+        from lockmodel.resolver import resolve
+
+        spec, trace = result.spec, result.trace
+        replayed = run_to_the_end(lambda: replay_code(spec, Compilation(resolve(spec)), trace, address))
+        report = code_report(spec.source.file, _claim(result), replayed, self.page)
+        code = (
+            ExitCode.UNDECIDED if replayed.reason else ExitCode.UNEXPECTED if replayed.difference else ExitCode.EXPECTED
+        )
+        if unexpected := expectation(result):
+            report += self.page.fit(f"  {unexpected}\n")
+            code = ExitCode(worst([code, ExitCode.UNEXPECTED]))
         return code, report
 
     def trace_file(self, found: Found, address: str) -> tuple[int, str]:
@@ -205,11 +237,9 @@ class _Job:
         return shlex.join(words) + (" --dsn …" if self.dsn is not None else "")
 
 
-def _claim(result: object) -> str:
+def _claim(result: CheckResult) -> str:
     from lockmodel.report.words import headline, verdict_word
-    from lockmodel.verdict import CheckResult
 
-    assert isinstance(result, CheckResult)
     return f"{verdict_word(result).lower()} {headline(result)}"
 
 

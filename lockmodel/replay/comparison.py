@@ -7,11 +7,14 @@ does, the way that has most in common is shown, with what differs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from enum import StrEnum
 
+from lockmodel.compiler import Compilation
+from lockmodel.expressions import Value
+from lockmodel.machine import Config
 from lockmodel.system import ActionKind, System
 
 MAX_RUNS = 20_000
@@ -75,14 +78,20 @@ class Comparison:
         return self.run is not None and all(line.relation is Relation.EQUAL for line in self.lines)
 
 
-def runs(system: System, transaction: str) -> Iterator[Run]:
-    """Every way for `transaction` to run when nobody else is there: no request is refused. At most MAX_RUNS."""
+def runs(compilation: Compilation, transaction: str, values: Mapping[str, Value]) -> Iterator[Run]:
+    """Every way for `transaction` with the parameters `values` (others as they like) to run when nobody else is there.
+
+    No request is refused then. At most MAX_RUNS.
+    """
+    system, machine = compilation.system, compilation.machine
     found: set[tuple[Taken, ...]] = set()
-    pending = [
-        (edge.target, edge.label, _add((), system, [(request.resource, request.mode) for request in edge.requests]))
-        for edge in system.locations[0].edges
-        if edge.transaction == transaction
-    ]
+    pending = []
+    for move in machine.moves(Config()):
+        started = move.target.transaction
+        env = dict(move.target.env)
+        if started is not None and started.name == transaction and all(env.get(n) == v for n, v in values.items()):
+            taken = _add((), system, [(request.resource, request.mode) for request in move.requests])
+            pending.append((compilation.locate(move.target), move.label, taken))
     while pending and len(found) < MAX_RUNS:
         index, label, taken = pending.pop()
         for edge in system.locations[index].edges:

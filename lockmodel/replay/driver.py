@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,43 +16,17 @@ import psycopg
 from psycopg import AsyncConnection, errors, sql
 
 from lockmodel.errors import ReplayError, one_line
-from lockmodel.replay.sandbox import Sandbox, connect
+from lockmodel.replay.deadlock import Deadlock, read_report
+from lockmodel.replay.sandbox import POLL_SECONDS, Sandbox, connect
 from lockmodel.replay.script import Command, Outcome, Script
 
-POLL_SECONDS = 0.003
 STEP_SECONDS = 15.0
 """How long a step may take before the replay gives up on it; steps take milliseconds, so this is for a machine under load."""
 VICTIM_TIMEOUT = "300ms"
 """The deadlock_timeout of the worker that closes the cycle: long enough to be seen waiting first."""
 OTHERS_TIMEOUT = "1h"
-_NUMBER = re.compile(r"\d+")
 
 Connection = AsyncConnection[tuple[object, ...]]
-
-
-@dataclass(frozen=True)
-class Wait:
-    """One line of Postgres's deadlock report: `waiter` waits for `blocker` (worker numbers); `text` is the line itself."""
-
-    waiter: int | None
-    blocker: int | None
-    text: str
-
-
-@dataclass(frozen=True)
-class Deadlock:
-    """A 40P01 as Postgres reported it."""
-
-    victim: int
-    message: str
-    waits: tuple[Wait, ...]
-    seen_waiting: bool
-    """Whether the victim was seen waiting before it was aborted; an upgrade is refused at once."""
-
-    @property
-    def workers(self) -> frozenset[int]:
-        """The workers of the cycle, as far as they are ours."""
-        return frozenset(w for wait in self.waits for w in (wait.waiter, wait.blocker) if w is not None)
 
 
 @dataclass(frozen=True)
@@ -99,7 +72,8 @@ class Driver:
             self._sandbox = Sandbox(self._monitor)
             await self._sandbox.check()
             self.swept = await self._sandbox.sweep()
-            self.server_version = self._monitor.info.parameter_status("server_version") or "?"
+            # Debian's goes on with its own number in parentheses.
+            self.server_version = (self._monitor.info.parameter_status("server_version") or "?").split()[0]
         except BaseException as error:
             await self._monitor.close()
             if isinstance(error, psycopg.Error):
@@ -176,13 +150,8 @@ class Driver:
                     await self._monitor.execute("SELECT pg_terminate_backend(%s)", (session.pid,))
             for session in sessions:
                 await session.close()
-            while sessions and not self._monitor.closed:
-                pids = [session.pid for session in sessions]
-                cursor = await self._monitor.execute("SELECT 1 FROM pg_stat_activity WHERE pid = ANY(%s)", (pids,))
-                if await cursor.fetchone() is None:
-                    break
-                await asyncio.sleep(POLL_SECONDS)
             if not self._monitor.closed:
+                await self._sandbox.wait_until_gone([session.pid for session in sessions])
                 await self._sandbox.drop()
         except psycopg.OperationalError as error:
             if not self._monitor.closed:
@@ -361,22 +330,7 @@ class _Performance:
         raise Otherwise(f"no deadlock was reported within {STEP_SECONDS:g} s, though all members of the cycle wait")
 
     def _deadlock(self, victim: int, error: errors.DeadlockDetected, *, seen_waiting: bool) -> Deadlock:
-        waits = []
-        for line in (error.diag.message_detail or "").splitlines():
-            # The line's words depend on the server's language; the process numbers in it do not.
-            pids = [self.workers[int(number)] for number in _NUMBER.findall(line) if int(number) in self.workers]
-            if pids:
-                waits.append(Wait(pids[0], pids[-1] if len(pids) > 1 else None, self._readable(line)))
-        return Deadlock(victim, error.diag.message_primary or str(error), tuple(waits), seen_waiting)
-
-    def _readable(self, line: str) -> str:
-        """The line with workers' names beside their process numbers."""
-
-        def name(match: re.Match[str]) -> str:
-            worker = self.workers.get(int(match.group(0)))
-            return match.group(0) if worker is None else f"{match.group(0)} ({self.script.workers[worker]})"
-
-        return _NUMBER.sub(name, line)
+        return read_report(victim, error, self.workers, self.script.workers, seen_waiting=seen_waiting)
 
     async def _blockers(self, session: _Session) -> list[int]:
         cursor = await self.monitor.execute("SELECT pg_blocking_pids(%s)", (session.pid,))

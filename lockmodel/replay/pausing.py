@@ -7,16 +7,17 @@ gate. So code that was never written for it (a queue's methods, an application's
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import psycopg
 from psycopg import AsyncConnection, AsyncCursor
 
 from lockmodel.errors import one_line
-from lockmodel.replay.sandbox import connect
+from lockmodel.replay.sandbox import POLL_SECONDS, connect
 
-POLL_SECONDS = 0.003
 STEP_SECONDS = 15.0
 _SEEN_WAITING = 4
 """How many polls in a row must see a statement wait, so that a lock released this moment is not taken for a wait."""
@@ -56,7 +57,7 @@ class PausingCursor(AsyncCursor[Any]):
     """Notes the text of each statement for the gate."""
 
     async def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
-        self._note(query)
+        self._note(query, params)
         return await super().execute(query, params, **options)
 
     async def executemany(self, query: Any, params_seq: Any, **options: Any) -> None:
@@ -64,12 +65,16 @@ class PausingCursor(AsyncCursor[Any]):
         await super().executemany(query, params_seq, **options)
 
     def copy(self, statement: Any, params: Any = None, **options: Any) -> Any:
-        self._note(statement)
+        self._note(statement, params)
         return super().copy(statement, params, **options)
 
-    def _note(self, query: Any) -> None:
+    def _note(self, query: Any, params: Any = None) -> None:
         connection = self.connection
         assert isinstance(connection, PausingConnection)
+        if params:
+            # As a person would write it; what is sent is the code's own, with its parameters apart.
+            with contextlib.suppress(psycopg.Error):
+                query = psycopg.AsyncClientCursor(connection).mogrify(query, params)
         text = (
             query
             if isinstance(query, str)
@@ -86,12 +91,27 @@ class PausingConnection(AsyncConnection[Any]):
     gate: Gate | None = None
     statement = ""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.failures: list[psycopg.Error] = []
+
     async def wait(self, gen: Any, *args: Any, **options: Any) -> Any:
+        text, self.statement = self.statement, ""
         if self.gate is not None:
-            # What psycopg sends of its own has no cursor: BEGIN, COMMIT, the data and the end of a COPY.
-            await self.gate.pass_through(self.statement or "(transaction control)")
-            self.statement = ""
-        return await super().wait(gen, *args, **options)
+            await self.gate.pass_through(text or _own_statement(gen))
+        try:
+            return await super().wait(gen, *args, **options)
+        except psycopg.Error as error:
+            # The code may handle it; who watches the code wants to know all the same.
+            self.failures.append(error)
+            raise
+
+
+def _own_statement(gen: Any) -> str:
+    """What psycopg sends of its own, without a cursor."""
+    name = getattr(gen, "__name__", "").strip("_").removesuffix("_gen")
+    known = {"commit": "COMMIT", "rollback": "ROLLBACK", "enter": "BEGIN", "exit": "COMMIT or ROLLBACK"}
+    return known.get(name, f"({name.replace('_', ' ')})")
 
 
 @dataclass(frozen=True)
@@ -124,6 +144,7 @@ class CodeWorker:
 
     name: str
     connection: PausingConnection
+    pid: int
     gate: Gate = field(default_factory=Gate)
     task: asyncio.Task[object] | None = None
     sent: list[str] = field(default_factory=list)
@@ -133,11 +154,7 @@ class CodeWorker:
         """Connect; the gate stays open until `start`. Raises ReplayError."""
         connection = await connect(dsn, f"lockmodel {name}", PausingConnection)
         connection.cursor_factory = PausingCursor
-        return cls(name, connection)
-
-    @property
-    def pid(self) -> int:
-        return self.connection.info.backend_pid
+        return cls(name, connection, connection.info.backend_pid)
 
     def start(self, operation: Callable[[], Awaitable[object]]) -> None:
         """Begin `operation`, which stops before its first statement."""

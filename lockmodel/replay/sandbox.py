@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import re
 import secrets
+from collections.abc import Sequence
 from typing import Any, TypeVar, overload
 
 import psycopg
@@ -19,6 +20,7 @@ from psycopg import AsyncConnection, sql
 from lockmodel.errors import ReplayError, one_line
 
 PREFIX = "lockmodel_"
+POLL_SECONDS = 0.003
 LOCK_CLASS = 0x10C4
 """First key of the advisory locks that mark living schemas."""
 COMMENT = "made by lockmodel replay; removed at its end"
@@ -76,6 +78,14 @@ class Sandbox:
         comment = sql.SQL("COMMENT ON SCHEMA {} IS {}").format(sql.Identifier(self.schema), sql.Literal(COMMENT))
         await self.monitor.execute(comment)
         return self.schema
+
+    async def wait_until_gone(self, pids: Sequence[int]) -> None:
+        """Wait until none of the backends `pids` is left; they have been told to end."""
+        while pids:
+            cursor = await self.monitor.execute("SELECT 1 FROM pg_stat_activity WHERE pid = ANY(%s)", (list(pids),))
+            if await cursor.fetchone() is None:
+                return
+            await asyncio.sleep(POLL_SECONDS)
 
     async def drop(self) -> None:
         """Remove the schema and all in it. Waits for nobody: all workers must be gone."""

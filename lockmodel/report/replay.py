@@ -11,7 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lockmodel.errors import one_line
-from lockmodel.replay.driver import Deadlock, Performance
+from lockmodel.replay.code import CodeReplay
+from lockmodel.replay.deadlock import Deadlock
+from lockmodel.replay.driver import Performance
 from lockmodel.replay.replayer import ReplayOutcome, ScheduleRun, SchedulesReplay, TraceReplay
 from lockmodel.replay.script import Command, Outcome, Script
 from lockmodel.report.page import Page, text
@@ -42,7 +44,7 @@ def trace_report(file: str, claim: str, replay: TraceReplay, page: Page) -> str:
     elif performance.deadlock is None:
         parts.append(_paragraph("Postgres did as the model says, statement by statement."))
     if performance.deadlock is not None:
-        parts += _reported(replay.script, performance.deadlock)
+        parts += _reported(replay.script.workers, performance.deadlock)
     parts += _notes(replay.synthetic)
     return page.render(*parts)
 
@@ -68,6 +70,26 @@ def schedules_report(file: str, replay: SchedulesReplay, page: Page, repeat: str
     return page.render(*parts) + page.fit(f"  Repeat it: {one_line(repeat, limit=5_000)}\n")
 
 
+def code_report(file: str, claim: str, replay: CodeReplay, page: Page) -> str:
+    """The replay of a deadlock on real code."""
+    outcome = ReplayOutcome.CONFIRMED
+    if replay.reason or replay.difference:
+        outcome = ReplayOutcome.NOT_REALIZABLE if replay.reason else ReplayOutcome.REFUTED
+    table = _table()
+    for number, step in enumerate(replay.steps, start=1):
+        style = "yellow" if step.became.startswith("waits") else "" if step.became == "ok" else "red"
+        table.add_row(str(number), text(replay.workers[step.worker]), text(step.statement), text(step.became, style))
+    parts: list[RenderableType] = [*_head(file, outcome, claim, replay.server, page)]
+    parts += ["", Padding(table, (0, 0, 0, 2)), ""]
+    if replay.reason:
+        parts.append(_paragraph(f"The code can't be stopped where the trace needs it: {replay.reason}."))
+    if replay.difference:
+        parts.append(_paragraph(f"{replay.difference}.", "red"))
+    if replay.deadlock is not None:
+        parts += _reported(replay.workers, replay.deadlock)
+    return page.render(*parts)
+
+
 def _head(file: str, outcome: ReplayOutcome, claim: str, server: str, page: Page) -> list[RenderableType]:
     lead = Text.assemble(text(file, "bold"), "  ", (str(outcome), _STYLES[outcome]), "  ")
     rest = text(claim + (f", on PostgreSQL {server}" if server else ""))
@@ -87,17 +109,13 @@ def _sample(run: ScheduleRun) -> list[RenderableType]:
     assert run.performance.deadlock is not None
     return [
         _paragraph(f"The first deadlock, in schedule {run.number}:"),
-        *_reported(run.script, run.performance.deadlock),
+        *_reported(run.script.workers, run.performance.deadlock),
     ]
 
 
 def _statements(script: Script, performance: Performance, last: int | None = None) -> Table:
     """Every statement that was sent, and what became of it."""
-    table = Table(box=box.MINIMAL, show_edge=False, pad_edge=False, header_style="bold")
-    table.add_column("", justify="right", style="dim", no_wrap=True)
-    table.add_column("worker", no_wrap=True, max_width=16)
-    table.add_column("statement", overflow="fold")
-    table.add_column("Postgres", overflow="fold", min_width=14)
+    table = _table()
     rows = [(done.command, _became(script, performance, number)) for number, done in enumerate(performance.done)]
     if performance.failed is not None and all(command is not performance.failed for command, _ in rows):
         rows.append((performance.failed, performance.difference or ""))
@@ -105,6 +123,15 @@ def _statements(script: Script, performance: Performance, last: int | None = Non
     for number, (command, became) in enumerate(shown, start=len(rows) - len(shown) + 1):
         style = "red" if command is performance.failed else "yellow" if command.outcome is Outcome.WAITS else ""
         table.add_row(str(number), text(script.workers[command.worker]), text(command.sql), text(became, style))
+    return table
+
+
+def _table() -> Table:
+    table = Table(box=box.MINIMAL, show_edge=False, pad_edge=False, header_style="bold")
+    table.add_column("", justify="right", style="dim", no_wrap=True)
+    table.add_column("worker", no_wrap=True, max_width=16)
+    table.add_column("statement", overflow="fold")
+    table.add_column("Postgres", overflow="fold", min_width=14)
     return table
 
 
@@ -130,10 +157,10 @@ def _difference(script: Script, performance: Performance) -> str:
     return f"{script.workers[command.worker]}, at {command.text}: {performance.difference}."
 
 
-def _reported(script: Script, deadlock: Deadlock) -> list[RenderableType]:
+def _reported(workers: Sequence[str], deadlock: Deadlock) -> list[RenderableType]:
     """Postgres's own report of the cycle."""
     at_once = "" if deadlock.seen_waiting else ", at once"
-    lead = f"Postgres aborted {script.workers[deadlock.victim]}{at_once}: {deadlock.message} (SQLSTATE 40P01)."
+    lead = f"Postgres aborted {workers[deadlock.victim]}{at_once}: {deadlock.message} (SQLSTATE 40P01)."
     return [_paragraph(lead), *(Padding(text(wait.text), (0, 0, 0, 4)) for wait in deadlock.waits)]
 
 

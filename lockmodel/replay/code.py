@@ -1,0 +1,238 @@
+"""A deadlock's trace on real code: each worker of the cycle runs the operation that its transaction stands for, unmodified.
+
+The trace is not followed statement by statement, since the code has statements that the spec does not speak of. It is followed by what is
+really locked: each worker in turn goes on until it holds what the trace says that it holds; then each goes on until it
+waits. (Holding compatible locks one after another and then asking is the canonical order of any such trace.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from psycopg import errors
+
+from lockmodel.compiler import Compilation
+from lockmodel.errors import ReplayError, SpecError, one_line, quote
+from lockmodel.explanation import TraceView, explain
+from lockmodel.replay.comparison import Taken
+from lockmodel.replay.conformance import Stage, connecting, stage
+from lockmodel.replay.deadlock import Deadlock, read_report
+from lockmodel.replay.pausing import STEP_SECONDS, Blocked, CodeWorker, Ended, Paused, Standing
+from lockmodel.replay.sandbox import POLL_SECONDS
+from lockmodel.replay.target import Bindings, operation
+from lockmodel.replay.walk import walk
+from lockmodel.spec import Spec
+from lockmodel.system import ActionKind
+from lockmodel.trace import Trace
+
+VICTIM_TIMEOUT = "300ms"
+OTHERS_TIMEOUT = "1h"
+
+
+@dataclass(frozen=True)
+class CodeStep:
+    """A statement that a worker's code sent, and what became of it."""
+
+    worker: int
+    statement: str
+    became: str
+
+
+@dataclass(frozen=True)
+class CodeReplay:
+    """What came of it. `difference`: why it is refuted; `reason`: why it can't be followed (neither: confirmed)."""
+
+    server: str
+    seconds: float
+    workers: tuple[str, ...]
+    steps: tuple[CodeStep, ...]
+    deadlock: Deadlock | None = None
+    difference: str | None = None
+    reason: str | None = None
+
+
+class Otherwise(Exception):
+    """The code or Postgres did something else than the trace says."""
+
+
+class CannotFollow(Exception):
+    """The trace stops inside a statement of the code."""
+
+
+async def replay_code(spec: Spec, compilation: Compilation, trace: Trace, dsn: str) -> CodeReplay:
+    """Run the cycle of `trace` on the target of `spec`. Raises SpecError or ReplayError for what keeps it from being done."""
+    started = time.monotonic()
+    view = explain(compilation.system, trace)
+    if not view.cycle:
+        raise ReplayError("on real code only deadlocks are replayed, and this trace ends in none")
+    bindings = Bindings(spec, compilation.program, compilation.system.resources)
+    async with stage(spec, dsn) as scene:
+        run = _Run(spec, compilation, trace, view, bindings, scene)
+        deadlock, difference, reason = None, None, None
+        try:
+            deadlock = await run.perform()
+        except Otherwise as other:
+            difference = str(other)
+        except CannotFollow as why:
+            reason = str(why)
+        version = scene.version
+    seconds = time.monotonic() - started
+    return CodeReplay(version, seconds, view.workers, tuple(run.steps), deadlock, difference, reason)
+
+
+class _Run:
+    def __init__(
+        self, spec: Spec, compilation: Compilation, trace: Trace, view: TraceView, bindings: Bindings, scene: Stage
+    ) -> None:
+        self.spec = spec
+        self.compilation = compilation
+        self.trace = trace
+        self.view = view
+        self.bindings = bindings
+        self.scene = scene
+        self.steps: list[CodeStep] = []
+        self.workers: dict[int, CodeWorker] = {}
+        self.standing: dict[int, Standing] = {}
+
+    async def perform(self) -> Deadlock:
+        """Bring the cycle about; returns Postgres's report of it."""
+        order = self._order()
+        for worker in order:
+            await self._begin(worker, last=worker == order[-1])
+            await self._until_held(worker)
+        for worker in order:
+            if (deadlock := await self._until_waiting(worker, closes=worker == order[-1])) is not None:
+                return deadlock
+        return await self._await_deadlock()
+
+    def _order(self) -> list[int]:
+        """The members of the cycle, as the trace starts them."""
+        starts = [action.worker for action in self.trace.actions if action.edge.action is ActionKind.START]
+        return sorted(self.view.cycle, key=starts.index)
+
+    async def _begin(self, worker: int, *, last: bool) -> None:
+        """Connect, and let the operation stop before its first statement."""
+        mine = [s for s in walk(self.compilation, self.trace).steps if s.worker == worker]
+        start = [step for step in mine if step.move.action is ActionKind.START][-1]
+        transaction = start.move.target.transaction
+        assert transaction is not None
+        declared = self.spec.transactions[transaction.name]
+        if declared.call is None:
+            raise SpecError(
+                declared.at(), f"transaction {quote(transaction.name)} has no `call`, so no real code to run"
+            )
+        code = self.workers[worker] = await self.scene.worker(self.view.workers[worker])
+        timeout = VICTIM_TIMEOUT if last else OTHERS_TIMEOUT
+        for setting, value in (("deadlock_timeout", timeout), ("lc_messages", "C")):
+            try:
+                await code.connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
+            except errors.InsufficientPrivilege:
+                continue
+        values = dict(start.move.target.env)
+        code.start(operation(self.scene.target, declared.call, values, connecting(code.connection)))
+        self.standing[worker] = await code.settle(self.scene.observer.blocking_pids)
+
+    async def _until_held(self, worker: int) -> None:
+        """Let the code go on until it holds all that the trace says, and not more of it than that."""
+        wanted, next_one = self._plan(worker)
+        while not wanted <= (held := await self._held(worker)):
+            if next_one in held:
+                missing = ", ".join(map(str, sorted(wanted - held)))
+                raise Otherwise(f"{self._name(worker)} holds {next_one} before {missing}: another order")
+            await self._step(worker)
+            standing = self.standing[worker]
+            if isinstance(standing, Blocked):
+                names = self._blockers(standing)
+                raise Otherwise(
+                    f"{self._name(worker)} waits for {names}, where the trace says that nobody is in the way"
+                )
+            if isinstance(standing, Ended):
+                missing = ", ".join(map(str, sorted(wanted)))
+                raise Otherwise(f"{self._name(worker)} ends without ever holding {missing} together{_error(standing)}")
+        if next_one in held:
+            raise CannotFollow(f"{self._name(worker)} takes {next_one} in the same statement as a lock before it")
+
+    async def _until_waiting(self, worker: int, *, closes: bool) -> Deadlock | None:
+        """Let the code go on until its statement waits for the next of the cycle (or is aborted, closing it)."""
+        _, next_one = self._plan(worker)
+        while isinstance(self.standing[worker], Paused):
+            await self._step(worker)
+            if closes and (deadlock := self._reported()) is not None:
+                return deadlock
+            if isinstance(self.standing[worker], Paused) and next_one in await self._held(worker):
+                raise Otherwise(f"{self._name(worker)} is granted {next_one}, where the trace says that it waits")
+        standing = self.standing[worker]
+        if isinstance(standing, Ended):
+            raise Otherwise(f"{self._name(worker)} goes on to its end without waiting for {next_one}{_error(standing)}")
+        assert isinstance(standing, Blocked)
+        expected = {
+            self.workers[blocker.worker].pid
+            for blocker in self.view.final[worker].blockers
+            if blocker.worker in self.workers
+        }
+        if not expected & set(standing.blockers):
+            raise Otherwise(f"{self._name(worker)} waits for {self._blockers(standing)}, not for whom the trace says")
+        return None
+
+    async def _await_deadlock(self) -> Deadlock:
+        deadline = time.monotonic() + STEP_SECONDS
+        while time.monotonic() < deadline:
+            if (deadlock := self._reported()) is not None:
+                return deadlock
+            for worker, code in self.workers.items():
+                if code.gate.pending is not None or (code.task and code.task.done()):
+                    await asyncio.sleep(
+                        0.2
+                    )  # The victim's end lets the next one go on; the victim's answer may come second.
+                    if (deadlock := self._reported()) is not None:
+                        return deadlock
+                    raise Otherwise(f"no deadlock: {self._name(worker)} went on")
+            await asyncio.sleep(POLL_SECONDS)
+        raise Otherwise(f"no deadlock was reported within {STEP_SECONDS:g} s, though all members of the cycle wait")
+
+    def _reported(self) -> Deadlock | None:
+        """The 40P01 that one of the workers got, if any, also if its code made nothing of it."""
+        numbers = {code.pid: worker for worker, code in self.workers.items()}
+        for worker, code in self.workers.items():
+            for failure in code.connection.failures:
+                if isinstance(failure, errors.DeadlockDetected):
+                    seen = any(step.became.startswith("waits") for step in self.steps if step.worker == worker)
+                    if not seen:
+                        self.steps[-1] = CodeStep(worker, self.steps[-1].statement, "40P01 deadlock detected")
+                    return read_report(worker, failure, numbers, self.view.workers, seen_waiting=seen)
+        return None
+
+    async def _step(self, worker: int) -> None:
+        code = self.workers[worker]
+        statement = code.gate.pending or ""
+        standing = await code.step(self.scene.observer.blocking_pids)
+        self.standing[worker] = standing
+        became = f"waits for {self._blockers(standing)}" if isinstance(standing, Blocked) else "ok"
+        if isinstance(standing, Ended) and standing.error is not None:
+            became = one_line(str(standing.error), 120)
+        self.steps.append(CodeStep(worker, statement, became))
+
+    async def _held(self, worker: int) -> frozenset[Taken]:
+        if isinstance(self.standing[worker], Ended):
+            return frozenset()
+        return await self.scene.held(self.workers[worker], self.bindings)
+
+    def _plan(self, worker: int) -> tuple[frozenset[Taken], Taken]:
+        """What the worker holds at the end of the trace, and what it then asks for."""
+        final = self.view.final[worker]
+        assert final.wants is not None
+        held = frozenset(Taken(lock.resource, lock.mode) for lock in final.holds)
+        return held, Taken(final.wants.resource, final.wants.mode)
+
+    def _blockers(self, standing: Blocked) -> str:
+        names = {code.pid: self._name(worker) for worker, code in self.workers.items()}
+        return ", ".join(names.get(pid, f"process {pid}") for pid in standing.blockers)
+
+    def _name(self, worker: int) -> str:
+        return self.view.workers[worker]
+
+
+def _error(standing: Ended) -> str:
+    return f" ({one_line(repr(standing.error), 160)})" if standing.error is not None else ""

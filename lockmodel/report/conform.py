@@ -1,0 +1,104 @@
+"""Planned and observed locks side by side, and the steps that would agree with what was observed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich import box
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from lockmodel.replay.comparison import Comparison, Relation, Taken
+from lockmodel.replay.conformance import Conformance
+from lockmodel.report.page import Page, text
+from lockmodel.report.words import plural
+
+_STYLES = {Relation.EQUAL: "", Relation.MISSING: "red", Relation.UNSEEN: "yellow"}
+
+
+def report(file: str, found: Sequence[Conformance], server: str, page: Page) -> str:
+    """The whole report: a line for the spec, then each call of each transaction."""
+    drifted = [one for one in found if not one.conforms]
+    word = Text("DRIFT", "bold red") if drifted else Text("CONFORMS", "bold green")
+    claim = (
+        f"{len(drifted)} of {plural(len(found), 'call')} differ"
+        if drifted
+        else f"{plural(len(found), 'call')} compared"
+    )
+    head = Text.assemble(text(file, "bold"), "  ", word, "  ", text(f"{claim}, on PostgreSQL {server}"))
+    parts: list[RenderableType] = [head]
+    for one in found:
+        parts += _call(one)
+    return page.render(*parts)
+
+
+def _call(one: Conformance) -> list[RenderableType]:
+    arguments = ", ".join(f"{name}={value}" for name, value in one.arguments.items())
+    title = f"{one.transaction} ({arguments})" if arguments else one.transaction
+    if not one.comparisons:
+        return ["", Text.assemble("  ", text(title, "bold"), "  ", ("locked nothing", "red"))]
+    parts: list[RenderableType] = []
+    for number, comparison in enumerate(one.comparisons, start=1):
+        several = f", transaction {number} of {len(one.comparisons)}" if len(one.comparisons) > 1 else ""
+        word = Text("equal", "green") if comparison.conforms else Text("differs", "red")
+        parts += ["", Text.assemble("  ", text(title + several, "bold"), "  ", word)]
+        parts.append(Padding(_table(comparison), (0, 0, 0, 2)))
+    return parts
+
+
+def _table(comparison: Comparison) -> Table:
+    table = Table(box=box.MINIMAL, show_edge=False, pad_edge=False, header_style="bold")
+    table.add_column("planned", overflow="fold", ratio=1)
+    table.add_column("observed", overflow="fold", ratio=1)
+    table.add_column("by", justify="right", style="dim")
+    table.add_column("", overflow="fold", max_width=20)
+    for line in comparison.lines:
+        style = _STYLES.get(line.relation, "red")
+        planned = str(line.planned) if line.planned else ""
+        observed = str(line.observed) if line.observed else ""
+        relation = "" if line.relation is Relation.EQUAL else str(line.relation)
+        table.add_row(text(planned, style), text(observed, style), str(line.statement or ""), text(relation, style))
+    return table
+
+
+def proposal(found: Sequence[Conformance]) -> str:
+    """YAML: the steps of each transaction that differs, as observed; a parameter stands where its value was seen."""
+    lines = ["transactions:"]
+    for one in found:
+        if one.conforms:
+            continue
+        for number, comparison in enumerate(one.comparisons, start=1):
+            if comparison.conforms:
+                continue
+            arguments = ", ".join(f"{name}={value}" for name, value in one.arguments.items())
+            called = f" called with {arguments}" if arguments else ""
+            lines.append(f"  # As observed{called}, transaction {number} of {len(one.comparisons)}.")
+            lines += [f"  {_key(one.transaction)}:", "    steps:"]
+            lines += [f"      - {_step(taken, one.arguments)}" for taken in _observed(comparison)]
+    return "\n".join(lines) + "\n"
+
+
+def _observed(comparison: Comparison) -> list[Taken]:
+    planned = [line.planned for line in comparison.lines if line.planned]
+    place = {lock: index for index, lock in enumerate(planned)}
+    return [
+        lock
+        for statement in comparison.statements
+        for lock in sorted(statement.taken, key=lambda lock: (place.get(lock, len(place)), lock))
+    ]
+
+
+def _step(taken: Taken, arguments: Mapping[str, object]) -> str:
+    name, bracket, inside = taken.resource.partition("[")
+    if not bracket:
+        known = taken.resource.isidentifier()
+        return f"{taken.resource}: {taken.mode}" if known else f"# not in the spec: {taken}"
+    by_value = {str(value): parameter for parameter, value in arguments.items()}
+    parts = [by_value.get(part.strip(), part.strip()) for part in inside.rstrip("]").split(",")]
+    return f"{name}[{', '.join(parts)}]: {taken.mode}"
+
+
+def _key(name: str) -> str:
+    return name if name.replace(" ", "").replace("_", "").isalnum() else f'"{name}"'

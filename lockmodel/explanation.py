@@ -74,7 +74,7 @@ def explain(system: System, trace: Trace) -> TraceView:
     """The trace and its last state, in words."""
     semantics = Semantics(system, trace.crew)
     steps = tuple(
-        StepView(number, action.worker, action.edge.action, _step_text(action.edge.action, action.edge.label))
+        StepView(number, action.worker, action.edge.action, step_text(action.edge.action, action.edge.label))
         for number, action in enumerate(trace.actions, start=1)
     )
     final = view(semantics, trace.last)
@@ -143,7 +143,8 @@ def _worker(semantics: Semantics, state: State, worker: int, blockers: list[int]
     )
 
 
-def _step_text(action: ActionKind, label: str) -> str:
+def step_text(action: ActionKind, label: str) -> str:
+    """A transition in the words of schedules: `start claim (s=1)`, `lane[1] FOR UPDATE`, `commit`."""
     match action:
         case ActionKind.START:
             return f"start {label}"

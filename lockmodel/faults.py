@@ -36,8 +36,10 @@ _TYPES = {
 _STEP_LISTS = ("steps", "do", "then", "else")
 
 
-def first_fault(error: ValidationError, content: Mapping[str, Any], source: Source) -> SpecError:
-    """The error that stands first in the file."""
+def first_fault(
+    error: ValidationError, content: Mapping[str, Any], source: Source, model: type[spec.Node] = spec.Spec
+) -> SpecError:
+    """The error that stands first in the file, whose whole document is a `model`."""
     details = error.errors(include_url=False, include_context=True)
     paths = [_yaml_path(detail, content) for detail in details]
 
@@ -51,7 +53,7 @@ def first_fault(error: ValidationError, content: Mapping[str, Any], source: Sour
         around = details[first]["loc"][:-1]
         unknown = [i for i, d in enumerate(details) if d["type"] == "extra_forbidden" and d["loc"][:-1] == around]
         first = min(unknown, key=place, default=first)
-    return SpecError(source.position(paths[first]), _words(details[first], paths[first]))
+    return SpecError(source.position(paths[first]), _words(details[first], paths[first], model))
 
 
 def missing_values(content: Any, source: Source, path: Path = ()) -> SpecError | None:
@@ -81,7 +83,7 @@ def _yaml_path(detail: ErrorDetails, content: Any) -> Path:
     return tuple(path)
 
 
-def _words(detail: ErrorDetails, path: Path) -> str:
+def _words(detail: ErrorDetails, path: Path, model: type[spec.Node]) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
     name, shown = _name(path), _shown(detail["input"])
     if kind == "step":
@@ -89,7 +91,7 @@ def _words(detail: ErrorDetails, path: Path) -> str:
     if kind == "expected":
         return f"{name} must be {detail['msg']}; it is {shown}"
     if kind == "extra_forbidden":
-        return f"unknown key {quote(path[-1])} in {_name(path[:-1])}; {suggestion(str(path[-1]), _keys(detail))}"
+        return f"unknown key {quote(path[-1])} in {_name(path[:-1])}; {suggestion(str(path[-1]), _keys(detail, model))}"
     if kind == "missing":
         return f"{name} lacks the key {quote(detail['loc'][-1])}"
     if kind == "literal_error":
@@ -158,10 +160,10 @@ def _shown(value: object) -> str:
     return quote(value)
 
 
-def _keys(detail: ErrorDetails) -> list[str]:
+def _keys(detail: ErrorDetails, model: type[spec.Node]) -> list[str]:
     """The keys that the document model has where `detail` found an unknown one."""
     loc = detail["loc"]
-    here = _MODELS.get(str(loc[0]), spec.Spec) if len(loc) > 2 else spec.Spec
+    here = _MODELS.get(str(loc[0]), spec.Spec) if len(loc) > 2 else model
     for part in loc[1:-1]:
         if part in _TAGGED:
             here = _TAGGED[str(part)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from io import StringIO
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -21,6 +21,7 @@ from ruamel.yaml.reader import ReaderError
 
 from lockmodel.errors import Position, SpecError, UsageError, quote
 from lockmodel.faults import first_fault, missing_values
+from lockmodel.scenario import Scenario
 from lockmodel.spec import Path, Source, Spec
 
 MAX_BYTES = 256 * 1024
@@ -57,19 +58,38 @@ def load(path: str | FilePath) -> Spec:
 
     Raises SpecError for what is wrong in it, UsageError if the file can't be read.
     """
-    file = str(path)
-    try:
-        with FilePath(path).open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"{file}: {error.strerror or error}") from None
-    except ValueError as error:  # A NUL byte in the name.
-        raise UsageError(f"{quote(file)}: {error}") from None
-    return parse(data, file)
+    return parse(_read(path), str(path))
+
+
+def load_any(path: str | FilePath) -> Spec | Scenario:
+    """Read the spec or the scenario in file `path`: a scenario has the key `scenario`. Raises as `load` does."""
+    content, source = _document(_read(path), str(path))
+    if "scenario" in content:
+        return _validated(Scenario, content, source)
+    return _validated(Spec, content, source)
 
 
 def parse(data: bytes | str, file: str = "<spec>") -> Spec:
     """Read a spec from `data`; `file` is what errors call it. Raises SpecError."""
+    content, source = _document(data, file)
+    if "scenario" in content and "transactions" not in content:
+        raise SpecError(source.position(("scenario",)), "this is a scenario, not a spec; `lockmodel replay` runs it")
+    return _validated(Spec, content, source)
+
+
+def _read(path: str | FilePath) -> bytes:
+    file = str(path)
+    try:
+        with FilePath(path).open("rb") as stream:
+            return stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror or error}") from None
+    except ValueError as error:  # A NUL byte in the name.
+        raise UsageError(f"{quote(file)}: {error}") from None
+
+
+def _document(data: bytes | str, file: str) -> tuple[dict[str, Any], Source]:
+    """The content of a document as plain data, and where each part of it stands."""
     if len(data) > MAX_BYTES:
         raise SpecError(Position(file), f"larger than {MAX_BYTES // 1024} KiB, the most that a spec may have")
     text = _decode(data, file) if isinstance(data, bytes) else data
@@ -85,14 +105,22 @@ def parse(data: bytes | str, file: str = "<spec>") -> Spec:
         found = "a list" if isinstance(content, list) else quote(content)
         message = f"a spec is a mapping with the keys name, resources, transactions, …; this is {found}"
         raise SpecError(source.position(()), message)
+    return content, source
+
+
+Document = TypeVar("Document", Spec, Scenario)
+
+
+def _validated(model: type[Document], content: dict[str, Any], source: Source) -> Document:
+    """`content` as a `model`, each part of which knows where it stands."""
     try:
-        spec = Spec.model_validate(content)
+        document = model.model_validate(content)
     except ValidationError as error:
-        raise first_fault(error, content, source) from None
+        raise first_fault(error, content, source, model) from None
     if missing := missing_values(content, source):
         raise missing
-    spec.place(source, ())
-    return spec
+    document.place(source, ())
+    return document
 
 
 def _decode(data: bytes, file: str) -> str:

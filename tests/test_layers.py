@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "lockmodel"
 
 LAYERS = [
     ("vocabulary", {"errors", "modes"}),
-    ("language", {"expressions", "templates", "spec", "faults", "parser", "overrides"}),
+    ("language", {"expressions", "templates", "spec", "scenario", "faults", "parser", "overrides"}),
     ("system", {"system", "program", "declarations", "lookup", "resolver", "config", "silent", "machine", "compiler", "semantics", "trace", "properties"}),
     ("engines", {"exploration", "reference", "prover"}),
     ("results", {"explanation", "verdict", "checker"}),

@@ -13,6 +13,7 @@ from lockmodel.cli.common import write
 from lockmodel.errors import UsageError, quote
 
 if TYPE_CHECKING:
+    from lockmodel.scenario import Scenario
     from lockmodel.spec import Spec
 
 STDIN = "<stdin>"
@@ -81,6 +82,13 @@ def _folder(folder: str) -> Iterator[Found]:
         yield Found(str(problem.filename), UsageError(f"{problem.filename}: {problem.strerror}"))
     if not names and not problems:
         yield Found(folder, UsageError(f"{folder}: there is no .yaml or .yml file in this folder"))
+
+
+def read_any(found: Found) -> Spec | Scenario:
+    """The spec or the scenario that `found` means. Raises a LockmodelError."""
+    from lockmodel.parser import load_any
+
+    return read_spec(found) if found.error is not None or found.file == "-" else load_any(found.file)
 
 
 def read_spec(found: Found) -> Spec:

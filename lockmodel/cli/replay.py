@@ -22,7 +22,7 @@ from lockmodel.cli.common import (
     worst,
     write,
 )
-from lockmodel.cli.files import Found, find_specs, read_spec
+from lockmodel.cli.files import Found, find_specs, read_any
 from lockmodel.cli.progress import Ticker
 from lockmodel.cli.startup import INTERRUPTED, importing
 from lockmodel.errors import LockmodelError, UsageError
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lockmodel.exploration import Limits
     from lockmodel.overrides import Overrides
     from lockmodel.replay.replayer import ReplayOutcome
+    from lockmodel.scenario import Scenario
     from lockmodel.spec import Spec
     from lockmodel.verdict import CheckResult
 
@@ -85,8 +86,8 @@ def replay(
     overrides = parse_overrides(settings or (), workers or ())
     limits = Limits(whole_number("--max-states", max_states, DEFAULT_MAX_STATES), seconds("--timeout", timeout))
     count = None if schedules is None else whole_number("--schedules", schedules, DEFAULT_SCHEDULES)
-    job = _Job(overrides, limits, count, _seed(seed), dsn)
     files = find_specs(specs or ())
+    job = _Job(overrides, limits, count, _seed(seed), dsn, len(files) > 1)
     codes: list[int] = []
     try:
         with server(default_dsn() if dsn is None else dsn) as address:
@@ -110,7 +111,7 @@ def quiet_psycopg() -> None:
 
 def _one(found: Found, job: _Job, address: str, *, separate: bool) -> int:
     try:
-        code, report = job.trace_file(found, address) if found.file.endswith(".json") else job.spec(found, address)
+        code, report = job.trace_file(found, address) if found.file.endswith(".json") else job.document(found, address)
     except LockmodelError as error:
         complain(error)
         return ExitCode.BAD_INPUT
@@ -129,7 +130,10 @@ def _seed(given: str | None) -> int:
 class _Job:
     """What the command line asks for, for each of its files."""
 
-    def __init__(self, overrides: Overrides, limits: Limits, schedules: int | None, seed: int, dsn: str | None) -> None:
+    def __init__(
+        self, overrides: Overrides, limits: Limits, schedules: int | None, seed: int, dsn: str | None, several: bool
+    ) -> None:
+        self.several = several
         self.overrides = overrides
         self.limits = limits
         self.schedules = schedules
@@ -137,14 +141,34 @@ class _Job:
         self.dsn = dsn
         self.page = Page.of(sys.stdout)
 
-    def spec(self, found: Found, address: str) -> tuple[int, str]:
-        """Check the spec and replay its trace, or random schedules; the exit code and the report."""
+    def document(self, found: Found, address: str) -> tuple[int, str]:
+        """Replay a spec or a scenario; the exit code and the report."""
+        from lockmodel.spec import Spec
+
+        document = read_any(found)
+        return self.spec(document, address) if isinstance(document, Spec) else self.scenario(document, address)
+
+    def scenario(self, scenario: Scenario, address: str) -> tuple[int, str]:
+        """Run a scenario as it stands in its file."""
+        from lockmodel.replay.scenarios import run
+        from lockmodel.report.replay import scenario_report
+
+        file = scenario.at().file
+        if self.overrides.sets or self.overrides.workers != "" or self.schedules is not None:
+            raise UsageError(
+                f"{file}: a scenario has its own sets and workers; --set, --workers and --schedules are for specs"
+            )
+        done = run(scenario, address, self.limits)
+        code = ExitCode.EXPECTED if done.unmet is None else ExitCode.UNEXPECTED
+        return code, scenario_report(file, done, self.page, brief=self.several)
+
+    def spec(self, spec: Spec, address: str) -> tuple[int, str]:
+        """Check the spec and replay its trace, or random schedules."""
         from lockmodel.checker import check
         from lockmodel.replay.replayer import prepare, replay_trace
         from lockmodel.report.replay import trace_report
         from lockmodel.report.words import expectation
 
-        spec = read_spec(found)
         if self.schedules is not None:
             return self._schedules(spec, address)
         with Ticker(spec.source.file) as ticker:

@@ -15,6 +15,7 @@ from lockmodel.replay.code import CodeReplay
 from lockmodel.replay.deadlock import Deadlock
 from lockmodel.replay.driver import Performance
 from lockmodel.replay.replayer import ReplayOutcome, ScheduleRun, SchedulesReplay, TraceReplay
+from lockmodel.replay.scenarios import ScenarioRun
 from lockmodel.replay.script import Command, Outcome, Script
 from lockmodel.report.page import Page, text
 from lockmodel.report.words import listed, plural
@@ -88,6 +89,23 @@ def code_report(file: str, claim: str, replay: CodeReplay, page: Page) -> str:
     if replay.deadlock is not None:
         parts += _reported(replay.workers, replay.deadlock)
     return page.render(*parts)
+
+
+def scenario_report(file: str, run: ScenarioRun, page: Page, *, brief: bool) -> str:
+    """A scenario: whether what must come out did; unless that is all that is wanted, the replay itself too."""
+    word = Text("AS EXPECTED", "bold green") if run.unmet is None else Text("NOT AS EXPECTED", "bold red")
+    lead = Text.assemble(text(file, "bold"), "  ", word)
+    head = page.render(lead, _paragraph(run.claim), *([_paragraph(f"{run.unmet}.", "red")] if run.unmet else []))
+    if brief and run.unmet is None:
+        return head
+    match run.replay:
+        case TraceReplay():
+            return head + trace_report(run.spec.source.file, run.spec.name, run.replay, page)
+        case CodeReplay():
+            return head + code_report(run.spec.source.file, run.spec.name, run.replay, page)
+        case SchedulesReplay(asked=asked, seed=seed):
+            repeat = f"lockmodel replay {run.spec.source.file} --schedules {asked} --seed {seed}"
+            return head + schedules_report(run.spec.source.file, run.replay, page, repeat)
 
 
 def _head(file: str, outcome: ReplayOutcome, claim: str, server: str, page: Page) -> list[RenderableType]:

@@ -1,0 +1,76 @@
+"""A scenario: a spec, a schedule, and what must come out of its replay, in one file.
+
+What `Spec` is for a spec's document, `Scenario` is for a scenario's. Its key `scenario` is what tells the two apart.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, StrictInt, StrictStr, Tag
+
+from lockmodel.spec import Count, Elements, Node, Spec, Value
+
+
+class Safe(Node):
+    """Random schedules of a spec that holds, none of which may deadlock or differ from what the model foretells."""
+
+    schedules: Annotated[StrictInt, Field(ge=1, le=100_000)] = 20
+    seed: Annotated[StrictInt, Field(ge=1)] = 1
+
+
+class SafeOutcome(Node):
+    safe: Safe
+
+
+class RefutedOutcome(Node):
+    refuted: StrictStr = Field(description="Words that the reason must contain.")
+
+
+def _outcome_tag(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "?word"
+    if isinstance(value, dict):
+        return "?safe" if "safe" in value else "?refuted"
+    return None
+
+
+Outcome = Annotated[
+    Annotated[Literal["deadlock", "confirmed"], Tag("?word")]
+    | Annotated[SafeOutcome, Tag("?safe")]
+    | Annotated[RefutedOutcome, Tag("?refuted")],
+    Discriminator(
+        _outcome_tag,
+        custom_error_type="expected",
+        custom_error_message="deadlock, confirmed, {refuted: WORDS} or {safe: {schedules: N, seed: N}}",
+    ),
+]
+
+
+def _spec_tag(value: Any) -> str | None:
+    return "?file" if isinstance(value, str) else "?spec" if isinstance(value, dict) else None
+
+
+class Scenario(Node):
+    """A whole scenario file."""
+
+    scenario: Annotated[StrictStr, Field(min_length=1)] = Field(description="What it shows, in a sentence.")
+    about: StrictStr | None = Field(None, description="Free text: where it is from, what to learn from it.")
+    spec: Annotated[
+        Annotated[StrictStr, Tag("?file")] | Annotated[Spec, Tag("?spec")],
+        Discriminator(
+            _spec_tag, custom_error_type="expected", custom_error_message="a spec's file, or the spec itself"
+        ),
+    ] = Field(description="The spec: its file, seen from the scenario's, or the whole of it.")
+    set: dict[StrictStr, Elements | Value] = Field(default_factory=dict, description="As --set.")
+    workers: Count | None = Field(None, description="As --workers.")
+    options: dict[StrictStr, Value] = Field(default_factory=dict, description="Other options for the replay's target.")
+    schedule: list[dict[StrictStr, StrictStr]] = Field(
+        default_factory=list, description="Who does what, step by step. If left out, the shortest trace to a violation."
+    )
+    outcome: Outcome = Field(
+        description="What must come out: `deadlock` is a 40P01 with the trace's cycle, `confirmed` whatever the model foretells."
+    )
+
+
+Scenario.model_rebuild()

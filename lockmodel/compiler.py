@@ -56,6 +56,7 @@ class Compilation:
         edges: list[tuple[Edge, ...]] = []
         while len(edges) < len(self._configs):
             edges.append(tuple(self._edges(self._configs[len(edges)])))
+        self.machine.lift_limit()
         locations = tuple(self._location(index, out) for index, out in enumerate(edges))
         assert idle == 0 and locations[0].status is Status.IDLE
         initial = tuple(program.initial[name] for name in self.machine.variables)

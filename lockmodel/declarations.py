@@ -9,11 +9,12 @@ import keyword
 import unicodedata
 from collections.abc import Iterable
 
+from lockmodel.document import Node
 from lockmodel.errors import Position, SpecError, quote, suggestion
 from lockmodel.expressions import Value, same
 from lockmodel.modes import KINDS
 from lockmodel.program import Family, RoleProgram
-from lockmodel.spec import Elements, Node, Spec, check_elements
+from lockmodel.spec import Elements, Spec, check_elements
 from lockmodel.system import Status
 
 MAX_RESOURCES = 100_000

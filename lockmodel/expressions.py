@@ -70,9 +70,9 @@ def parse(text: str | int | bool, *, about_workers: bool = False) -> Expression:
         text = "true" if text else "false"
     source = str(text).strip()
     if len(source) > MAX_LENGTH:
-        raise ExpressionError(f"a formula may have at most {MAX_LENGTH:,} characters")
+        raise ExpressionError(f"a formula may have at most {MAX_LENGTH:,} characters; split it")
     if not source:
-        raise ExpressionError("the formula is empty")
+        raise ExpressionError("the formula is empty; write one, such as x == 1")
     if "#" in _QUOTED.sub("", source):
         raise ExpressionError(f"{quote(source)}: a word with # needs quotes: 'q#0'")
     tree = _python(source)
@@ -111,7 +111,7 @@ def _check_depth(source: str, tree: ast.expr) -> None:
         level = [child for node in level for child in ast.iter_child_nodes(node)]
         if not level:
             return
-    raise ExpressionError(f"{quote(source)} is nested more than {MAX_DEPTH} levels deep")
+    raise ExpressionError(f"{quote(source)} is nested more than {MAX_DEPTH} levels deep; split it")
 
 
 def _check(node: ast.expr, workers: bool, inside_count: bool) -> None:
@@ -124,7 +124,7 @@ def _check(node: ast.expr, workers: bool, inside_count: bool) -> None:
     match node:
         case ast.Constant(value=bool() | int() | str() as value):
             if isinstance(value, int) and abs(value) > MAX_INTEGER:
-                raise ExpressionError(f"{quote(value)} is too large a number")
+                raise ExpressionError(f"{quote(value)} is too large; a number is at most {MAX_INTEGER:,}")
         case ast.Name():
             if node.id == WORKER and workers:
                 raise ExpressionError("w stands for a worker: write w.transaction, w.status, w.holds(…) …")
@@ -271,8 +271,8 @@ def evaluate(
                 return not truth(operand)
             case ast.UnaryOp(operand=operand):
                 return -integer(operand)
-            case ast.BinOp(left=left, op=op, right=right):
-                return _arithmetic(op, integer(left), integer(right))
+            case ast.BinOp(left=left, right=right):
+                return _arithmetic(node, integer(left), integer(right))
             case ast.Compare(left=left, ops=ops, comparators=comparators):
                 return compare(left, ops, comparators)
             case ast.IfExp(test=test, body=body, orelse=orelse):
@@ -286,7 +286,7 @@ def evaluate(
     def truth(node: ast.expr) -> bool:
         result = value(node)
         if not isinstance(result, bool):
-            raise ExpressionError(f"{ast.unparse(node)} is {quote(result)}, not true or false")
+            raise ExpressionError(not_a_truth(ast.unparse(node), result))
         return result
 
     def integer(node: ast.expr) -> int:
@@ -294,7 +294,10 @@ def evaluate(
 
     def whole(node: ast.expr, result: Value) -> int:
         if isinstance(result, bool) or not isinstance(result, int):
-            raise ExpressionError(f"{ast.unparse(node)} is {quote(result)}, not an integer")
+            message = (
+                f"{ast.unparse(node)} is {quote(_text(result))}, not an integer; + - * // % < <= > >= are for integers"
+            )
+            raise ExpressionError(message)
         return result
 
     def compare(left: ast.expr, ops: Sequence[ast.cmpop], comparators: Sequence[ast.expr]) -> bool:
@@ -337,8 +340,8 @@ def _ordered(op: ast.cmpop, left: int, right: int) -> bool:
             return left >= right
 
 
-def _arithmetic(op: ast.operator, left: int, right: int) -> int:
-    match op:
+def _arithmetic(node: ast.BinOp, left: int, right: int) -> int:
+    match node.op:
         case ast.Add():
             result = left + right
         case ast.Sub():
@@ -347,10 +350,10 @@ def _arithmetic(op: ast.operator, left: int, right: int) -> int:
             result = left * right
         case _:
             if right == 0:
-                raise ExpressionError("division by zero")
-            result = left // right if isinstance(op, ast.FloorDiv) else left % right
+                raise ExpressionError(f"{ast.unparse(node)} divides by zero; test for 0 before")
+            result = left // right if isinstance(node.op, ast.FloorDiv) else left % right
     if abs(result) > MAX_INTEGER:
-        raise ExpressionError("a number grows too large")
+        raise ExpressionError(f"{ast.unparse(node)} grows too large; a number is at most {MAX_INTEGER:,}")
     return result
 
 
@@ -358,8 +361,17 @@ def truth(expression: Expression, names: Mapping[str, Value]) -> bool:
     """The value of a formula. Raises ExpressionError if it is not true or false."""
     result = evaluate(expression.tree, names)
     if not isinstance(result, bool):
-        raise ExpressionError(f"{quote(expression.text)} is {quote(result)}, not true or false")
+        raise ExpressionError(not_a_truth(expression.text, result))
     return result
+
+
+def not_a_truth(text: str, result: Value) -> str:
+    """What is wrong with a formula that comes to `result`."""
+    return f"{quote(text)} is {quote(_text(result))}, not true or false; compare it with something, as in … == {_text(result)}"
+
+
+def _text(value: Value) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def comparisons(tree: ast.expr) -> Iterator[tuple[ast.expr, Value]]:

@@ -7,25 +7,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from lockmodel import spec
+from lockmodel import scenario, spec
+from lockmodel.document import Node, Path, Source
 from lockmodel.errors import SpecError, quote, suggestion
-from lockmodel.spec import Path, Source
 
 _KINDS = {
     "sets": "set", "transactions": "transaction", "resources": "resource", "variables": "variable", "roles": "role",
 }  # fmt: skip
-_MODELS: dict[str, type[spec.Node]] = {
-    "variables": spec.Variable, "resources": spec.ResourceFamily, "transactions": spec.Transaction, "roles": spec.Role,
-}  # fmt: skip
-_TAGGED: dict[str, type[spec.Node]] = {
+_TAGGED: dict[str, type[Node]] = {
     "?for": spec.ForStep, "?either": spec.EitherStep, "?if": spec.IfStep, "?set": spec.SetStep,
     "?savepoint": spec.SavepointStep, "?rollback to": spec.RollbackToStep, "?release": spec.ReleaseStep,
     "?lock": spec.LockStep, "?deadlock": spec.DeadlockExpected, "?violated": spec.ViolationExpected,
+    "?safe": scenario.SafeOutcome, "?refuted": scenario.RefutedOutcome,
 }  # fmt: skip
 _TYPES = {
     "string_type": "text", "int_type": "an integer", "bool_type": "true or false", "list_type": "a list, as in [a, b]",
@@ -37,7 +35,7 @@ _STEP_LISTS = ("steps", "do", "then", "else")
 
 
 def first_fault(
-    error: ValidationError, content: Mapping[str, Any], source: Source, model: type[spec.Node] = spec.Spec
+    error: ValidationError, content: Mapping[str, Any], source: Source, model: type[Node] = spec.Spec
 ) -> SpecError:
     """The error that stands first in the file, whose whole document is a `model`."""
     details = error.errors(include_url=False, include_context=True)
@@ -83,7 +81,7 @@ def _yaml_path(detail: ErrorDetails, content: Any) -> Path:
     return tuple(path)
 
 
-def _words(detail: ErrorDetails, path: Path, model: type[spec.Node]) -> str:
+def _words(detail: ErrorDetails, path: Path, model: type[Node]) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
     name, shown = _name(path), _shown(detail["input"])
     if kind == "step":
@@ -110,6 +108,8 @@ def _words(detail: ErrorDetails, path: Path, model: type[spec.Node]) -> str:
         return f"{name} is {detail['input']}; it must be {bound}"
     if kind == "string_type" and path[-2:-1] and path[-2] in ("for", "choose"):
         return f"parameter {quote(path[-1])} must be the name of a set; it is {shown}"
+    if kind == "list_type" and path[-1] == "either":
+        return f"{name} must be a list of lists of steps, each on a line that begins with `- - `; it is {shown}"
     if kind == "list_type" and (path[-1] in _STEP_LISTS or path[-2:-1] == ("either",)):
         return f"{name} must be a list of steps, each on a line that begins with `- `; it is {shown}"
     if kind in _TYPES:
@@ -160,14 +160,28 @@ def _shown(value: object) -> str:
     return quote(value)
 
 
-def _keys(detail: ErrorDetails, model: type[spec.Node]) -> list[str]:
+def _keys(detail: ErrorDetails, model: type[Node]) -> list[str]:
     """The keys that the document model has where `detail` found an unknown one."""
-    loc = detail["loc"]
-    here = _MODELS.get(str(loc[0]), spec.Spec) if len(loc) > 2 else model
-    for part in loc[1:-1]:
+    here = model
+    parts = iter(detail["loc"][:-1])
+    for part in parts:
         if part in _TAGGED:
             here = _TAGGED[str(part)]
-        elif part == "deadlock" and here is spec.DeadlockExpected:
-            here = spec.DeadlockExpectation
+            continue
+        field = next((field for name, field in here.model_fields.items() if part == (field.alias or name)), None)
+        if field is None:
+            continue
+        inside = _nodes_in(field.annotation)
+        if len(inside) == 1:
+            here = inside.pop()
+        if get_origin(field.annotation) is dict:
+            next(parts, None)  # A name that the user gave.
     keys = [field.alias or name for name, field in here.model_fields.items()]
     return [*keys, "violated"] if here is spec.DeadlockExpected else keys
+
+
+def _nodes_in(annotation: Any) -> set[type[Node]]:
+    """The parts of a document that `annotation` speaks of."""
+    if isinstance(annotation, type) and issubclass(annotation, Node):
+        return {annotation}
+    return {node for part in get_args(annotation) for node in _nodes_in(part)}

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from lockmodel.declarations import Declarations, check_identifier, texts
+from lockmodel.document import Node
 from lockmodel.errors import Position, SpecError, quote, suggestion
 from lockmodel.expressions import MAX_LENGTH, Expression, ExpressionError, Value, comparisons, parse, same
 from lockmodel.modes import Wait, parse_mode
 from lockmodel.program import Names, Reference
-from lockmodel.spec import Formula, Node
+from lockmodel.spec import Formula
 from lockmodel.system import Status
 from lockmodel.templates import template_names
 
@@ -121,8 +122,12 @@ class Lookup:
     ) -> Expression:
         targets = [*self.variables] if shared_only else [*self.variables, *sorted(scope.locals)]
         if target not in targets:
+            if target in scope.parameters:
+                message = f"{quote(target)} is a parameter, which never changes; declare a local variable under `let`"
+                raise SpecError(position, message)
             what = "shared variable" if shared_only else "variable"
-            raise SpecError(position, f"unknown {what} {quote(target)}; {suggestion(target, targets)}")
+            hint = suggestion(target, targets) if targets else "declare it under `variables`"
+            raise SpecError(position, f"unknown {what} {quote(target)}; {hint}")
         values = self.variables.get(target)
         if values is not None and isinstance(text, str) and text in values:
             if text not in scope.names and text not in self.variables:
@@ -143,7 +148,8 @@ class Lookup:
         names = scope.names | set(self.variables)
         for name in sorted(expression.names - names - self.declared.words):
             hint = suggestion(name, [*sorted(names), *sorted(self.declared.words - {"true", "false"})])
-            raise SpecError(position, f"unknown name {quote(name)} in {quote(expression.text)}; {hint}")
+            where = f" in {quote(expression.text)}" if expression.text != name else ""
+            raise SpecError(position, f"unknown name {quote(name)}{where}; {hint}")
         self._check_compared(expression, scope, position)
         bound = frozenset(expression.names & names)
         return Expression(expression.text, expression.tree, bound)
@@ -171,7 +177,10 @@ class Lookup:
                 hint = suggestion(str(constant), texts(values))
                 raise SpecError(position, f"{what} is never {quote(constant)}; {hint}")
 
-    def check_template(self, template: str | None, scope: Scope, node: Node, key: str) -> None:
+    def check_template(
+        self, template: str | None, scope: Scope, node: Node, key: str, not_yet: Iterable[str] = ()
+    ) -> None:
+        """Check the names in the braces of `template`. Those in `not_yet` have no value there, for it stands for all of them."""
         if template is None:
             return
         try:
@@ -179,6 +188,11 @@ class Lookup:
         except ValueError as error:
             raise SpecError(node.at(key), f"{error}; write {{{{ and }}}} for braces of the text itself") from None
         for name in sorted(used - scope.names):
+            if name in not_yet:
+                message = (
+                    f"{{{name}}} has no value in the {key} of its `for`: one statement takes all the locks; drop it"
+                )
+                raise SpecError(node.at(key), message)
             hint = suggestion(name, sorted(scope.names))
             raise SpecError(node.at(key), f"unknown name {quote(name)} in the braces of {key}; {hint}")
 

@@ -11,81 +11,48 @@ the worker's own variables happen inside the transition before. So a worker with
 from __future__ import annotations
 
 import itertools
-import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from lockmodel.config import (
-    ChoiceFrame,
-    Config,
-    Env,
-    Frame,
-    Level,
-    LoopFrame,
-    Mark,
-    Move,
-    Stack,
-    still_to_come,
-)
+from lockmodel.config import ChoiceFrame, Config, Env, Frame, Level, LoopFrame, Move, still_to_come
 from lockmodel.errors import Position, SpecError, quote, suggestion
 from lockmodel.expressions import Expression, ExpressionError, Value, evaluate, same, truth
 from lockmodel.modes import Wait
 from lockmodel.program import (
     Assign,
-    Either,
     End,
     Ending,
     If,
     Lock,
-    Loop,
     Program,
-    Reference,
     Release,
     RollbackTo,
     Savepoint,
     Step,
     TransactionProgram,
 )
+from lockmodel.silent import SilentSteps, text_of
 from lockmodel.system import ActionKind, Hold, Request, Resource, Status
 from lockmodel.templates import fill_template
 
 __all__ = ["Config", "Frame", "Machine", "Move"]
 
 MAX_SESSION_DEPTH = 4
-MAX_WORK = 2_000_000
-"""What one compilation may cost, counted in steps, in evaluations of formulas and in values and locks that a step has to copy.
-
-It takes some 4 µs and 300 bytes each. A spec that needs more is refused instead of filling the memory.
-"""
 
 
-class Machine:
+class Machine(SilentSteps):
     """The moves of the workers of one program.
 
     `resources` are all instances, in declaration order; `valuations` all combinations of the shared variables.
     """
 
     def __init__(self, program: Program, resources: tuple[Resource, ...]) -> None:
-        self.program = program
-        self.resources = resources
-        self._index = {(r.family, self._exact(r.arguments)): i for i, r in enumerate(resources)}
+        super().__init__(program, resources)
         self.variables = tuple(program.variables)
         self.valuations = tuple(itertools.product(*program.variables.values()))
         self._valuation_index = {self._exact(values): i for i, values in enumerate(self.valuations)}
         self._shared = [dict(zip(self.variables, values, strict=True)) for values in self.valuations]
-        self._work = 0
-
-    def spend(self, cost: int, config: Config) -> None:
-        """Count the cost of work on `config`. Raises SpecError when it is too much in all."""
-        self._work += cost
-        if self._work > MAX_WORK:
-            who = f"transaction {quote(config.transaction.name)}" if config.transaction else "the spec"
-            raise SpecError(
-                config.transaction.position if config.transaction else self.program.position,
-                f"{who} unfolds into too many steps, more than {MAX_WORK:,} by here; make a set smaller, choose fewer "
-                "parameters, or have fewer alternatives one after another",
-            )
 
     # Where a worker is
 
@@ -145,7 +112,7 @@ class Machine:
         for values in itertools.product(*(self.program.sets[set_name] for _, set_name in transaction.choose)):
             self.spend(4, Config(transaction=transaction))
             chosen = dict(zip(parameters, values, strict=True))
-            label = ", ".join(f"{name}={_text(value)}" for name, value in chosen.items())
+            label = ", ".join(f"{name}={text_of(value)}" for name, value in chosen.items())
             label = f"{transaction.name} ({label})" if label else transaction.name
             groups, faults = self._local_variables(transaction, chosen)
             if faults and not groups:
@@ -174,19 +141,24 @@ class Machine:
         """
         if not transaction.start_when and not transaction.let:
             return [(tuple(chosen.items()), set(range(len(self.valuations))))], {}
-        cost = sum(expression.size for _, expression in transaction.let)
-        cost += transaction.start_when.size if transaction.start_when else 0
-        self.spend(len(self.valuations) * (1 + cost // 8), Config(transaction=transaction))
+        expressions = [expression for _, expression in transaction.let]
+        self._spend_on_each_valuation(
+            [*expressions, *filter(None, [transaction.start_when])], Config(transaction=transaction)
+        )
         groups: dict[object, tuple[Env, set[int]]] = {}
         faults: dict[int, str] = {}
         for valuation, shared in enumerate(self._shared):
             names = {**shared, **chosen}
+            what = "start when"
+            local: dict[str, Value] = {}
             try:
                 if transaction.start_when and not truth(transaction.start_when, names):
                     continue
-                local = {name: evaluate(expression.tree, names) for name, expression in transaction.let}
+                for name, expression in transaction.let:
+                    what = f"let {name}"
+                    local[name] = evaluate(expression.tree, names)
             except ExpressionError as error:
-                faults[valuation] = str(error)
+                faults[valuation] = f"{what}: {error}"
                 continue
             env = tuple({**chosen, **local}.items())
             groups.setdefault(self._exact(local.values()), (env, set()))[1].add(valuation)
@@ -271,19 +243,22 @@ class Machine:
         """An `if` that reads, or a `set` that touches, shared variables: where it leads depends on the valuation."""
         groups: dict[object, tuple[Config, dict[int, int]]] = {}
         faults: dict[int, str] = {}
-        values = [step.condition] if isinstance(step, If) else [expression for _, expression in step.values]
-        self.spend(len(self.valuations) * (1 + sum(value.size for value in values) // 8), config)
-        for valuation, shared in enumerate(self._shared):
+        expressions = [step.condition] if isinstance(step, If) else [expression for _, expression in step.values]
+        self._spend_on_each_valuation(expressions, config)
+        for valuation in range(len(self.valuations)):
             try:
                 if isinstance(step, If):
-                    branch = step.then if truth(step.condition, {**shared, **dict(config.env)}) else step.otherwise
+                    branch = step.then if truth(step.condition, self._names(config, valuation)) else step.otherwise
+                    where: object = branch is step.then
                     target, after = replace(rest, stack=(Frame(branch, 0), *rest.stack)), valuation
                 else:
-                    target, after = self._assign(rest, step.values, valuation)
+                    local, after = self._assigned(config, step.values, valuation)
+                    where = self._exact(local.values())
+                    target = replace(rest, env=tuple({**dict(config.env), **local}.items()))
             except ExpressionError as error:
                 faults[valuation] = str(error)
                 continue
-            groups.setdefault(self._identity(target), (target, {}))[1][valuation] = after
+            groups.setdefault(where, (target, {}))[1][valuation] = after
         action = ActionKind.TEST if isinstance(step, If) else ActionKind.SET
         if isinstance(step, If):
             label = f"if {step.condition.text}"
@@ -305,13 +280,11 @@ class Machine:
             return
         after: dict[int, int] = {}
         faults: dict[int, str] = {}
-        self.spend(1 + len(self.valuations) * sum(1 + value.size // 8 for _, value in transaction.on_commit), config)
+        if transaction.on_commit:
+            self._spend_on_each_valuation([expression for _, expression in transaction.on_commit], config)
         for valuation in range(len(self.valuations)):
-            if not transaction.on_commit:
-                after[valuation] = valuation
-                continue
             try:
-                after[valuation] = self._assign(config, transaction.on_commit, valuation)[1]
+                after[valuation] = self._assigned(config, transaction.on_commit, valuation)[1]
             except ExpressionError as error:
                 faults[valuation] = str(error)
         guard, update = self._table(after)
@@ -320,60 +293,41 @@ class Machine:
 
     # Parts of a move
 
+    def _spend_on_each_valuation(self, expressions: Sequence[Expression], config: Config) -> None:
+        self.spend(len(self.valuations) * (3 + sum(expression.size for expression in expressions) // 3), config)
+
     def _table(self, after: dict[int, int]) -> tuple[frozenset[int] | None, tuple[int, ...] | None]:
         guard = None if len(after) == len(self.valuations) else frozenset(after)
         if all(valuation == following for valuation, following in after.items()):
             return guard, None
         return guard, tuple(after.get(valuation, valuation) for valuation in range(len(self.valuations)))
 
-    def _assign(self, config: Config, values: tuple[tuple[str, Expression], ...], valuation: int) -> tuple[Config, int]:
-        """`config` and the valuation after all of `values` are assigned at once. Raises ExpressionError."""
+    def _names(self, config: Config, valuation: int) -> dict[str, Value]:
+        return {**self._shared[valuation], **dict(config.env)}
+
+    def _assigned(
+        self, config: Config, values: tuple[tuple[str, Expression], ...], valuation: int
+    ) -> tuple[dict[str, Value], int]:
+        """The local variables, and the valuation, after all of `values` are assigned at once. Raises ExpressionError."""
+        if not values:
+            return {}, valuation
         shared = self._shared[valuation]
-        names = {**shared, **dict(config.env)}
+        names = self._names(config, valuation)
         results = {target: evaluate(expression.tree, names) for target, expression in values}
-        local = {target: value for target, value in results.items() if target not in shared}
         for target, value in results.items():
             if target in shared and not any(same(value, allowed) for allowed in self.program.variables[target]):
-                hint = suggestion(_text(value), [_text(allowed) for allowed in self.program.variables[target]])
+                hint = suggestion(text_of(value), [text_of(allowed) for allowed in self.program.variables[target]])
                 raise ExpressionError(
-                    f"{target} would become {quote(_text(value))}, which is none of its values; {hint}"
+                    f"{target} would become {quote(text_of(value))}, which is none of its values; {hint}"
                 )
         after = tuple(results.get(name, shared[name]) for name in self.variables)
-        env = tuple({**dict(config.env), **local}.items())
-        return replace(config, env=env), self._valuation_index[self._exact(after)]
-
-    @staticmethod
-    def _exact(values: Iterable[Value]) -> tuple[tuple[type, Value], ...]:
-        """`values` as a key that tells 1 from true."""
-        return tuple((type(value), value) for value in values)
-
-    @staticmethod
-    def _identity(config: Config) -> object:
-        """`config` as a key that tells 1 from true. Finer than `key`: it keeps the values that no step needs any more."""
-        return config, tuple(type(value) for _, value in config.env)
+        local = {target: value for target, value in results.items() if target not in shared}
+        return local, self._valuation_index[self._exact(after)]
 
     def _lock_request(self, step: Lock, config: Config) -> Request:
         if step.table is not None and config.part == 0:
             return Request(self._resolve(step.table, config), step.table_mode)
         return Request(self._resolve(step.reference, config), step.mode, step.wait)
-
-    def _resolve(self, reference: Reference, config: Config) -> int:
-        """The index of the resource that `reference` means with the worker's values."""
-        env = dict(config.env)
-        try:
-            arguments = tuple(evaluate(argument.tree, env) for argument in reference.arguments)
-        except ExpressionError as error:
-            raise SpecError(reference.position, f"{quote(reference.text)}: {error}") from None
-        index = self._index.get((reference.family, self._exact(arguments)))
-        if index is not None:
-            return index
-        for value, set_name in zip(arguments, self.program.families[reference.family].per, strict=True):
-            elements = self.program.sets[set_name]
-            if not any(same(value, element) for element in elements):
-                hint = suggestion(_text(value), [_text(element) for element in elements])
-                message = f"{quote(reference.text)}: {quote(_text(value))} is not in set {set_name}; {hint}"
-                raise SpecError(reference.position, message)
-        raise AssertionError(f"{reference} names no resource")
 
     def _too_deep(self, config: Config, request: Request) -> str | None:
         """What is wrong if `request` would stack a session lock too deep."""
@@ -399,138 +353,3 @@ class Machine:
         raise SpecError(
             step.position, f"no savepoint {quote(step.name)} is set on a way to this step; set it on every way"
         )
-
-    # The stack
-
-    def _next_step(self, config: Config) -> Step | None:
-        """The visible step that comes next; None: the commit. Only for configs that `_advance` gave."""
-        if not config.stack:
-            return None
-        frame = config.stack[0]
-        assert isinstance(frame, Frame)
-        return frame.block.steps[frame.at]
-
-    def _after(self, config: Config) -> Config:
-        if not config.stack:
-            return config
-        frame = config.stack[0]
-        assert isinstance(frame, Frame)
-        return replace(config, stack=(Frame(frame.block, frame.at + 1), *config.stack[1:]))
-
-    def _advance(self, config: Config) -> Iterator[Config]:
-        """All configs that silent steps lead to from `config`, each once and with a visible step (or the commit) next."""
-        pending = [config]
-        seen: set[object] = set()
-        branched = False
-        while pending:
-            here = pending.pop()
-            self.spend(2 + (len(here.stack) + len(here.env) + len(here.levels) + len(here.session)) // 8, here)
-            if branched:
-                self.spend(2, here)
-                # Ways that part can meet again, and there can be 2^40 of them. (One way alone never meets itself.)
-                identity = self._identity(here)
-                if identity in seen:
-                    continue
-                seen.add(identity)
-            following = self._silent(here)
-            if following is None:
-                yield self._skip_held_table(here)
-            else:
-                branched = branched or len(following) > 1
-                pending.extend(reversed(following))
-
-    def _silent(self, here: Config) -> list[Config] | None:
-        """Where the next step of `here` leads if it is silent; None: it is a transition."""
-        if not here.stack:
-            return None
-        top, below = here.stack[0], here.stack[1:]
-        match top:
-            case Mark():
-                return [replace(here, stack=below, statement=(top.loop, False) if top.begin else None)]
-            case LoopFrame():
-                step = -1 if top.loop.order == "reverse" else 1
-                following = LoopFrame(top.loop, (top.at + step) % self._size(top.loop), top.count - 1)
-                return [self._iteration(here, top.loop, top.at, following if following.count else None, below)]
-            case ChoiceFrame():
-                return self._choices(here, top, below)
-            case Frame(block, at) if at >= len(block.steps):
-                return [replace(here, stack=below)]
-            case Frame(block, at):
-                return self._silent_step(here, block.steps[at])
-
-    def _choices(self, here: Config, top: ChoiceFrame, below: Stack) -> list[Config]:
-        numbers = [number for number in range(top.left.bit_length()) if top.left >> number & 1]
-        self.spend(len(numbers) * (1 + len(numbers) // 64), here)
-        following = [ChoiceFrame(top.loop, top.left & ~(1 << number)) for number in numbers]
-        return [
-            self._iteration(here, top.loop, number, rest if rest.left else None, below)
-            for number, rest in zip(numbers, following, strict=True)
-        ]
-
-    def _iteration(
-        self, here: Config, loop: Loop, number: int, following: LoopFrame | ChoiceFrame | None, below: Stack
-    ) -> Config:
-        """`here` at the beginning of the loop's body for element `number`; `following` is what is to come of the loop."""
-        env = dict(here.env)
-        for name, set_name in reversed(loop.over):
-            elements = self.program.sets[set_name]
-            number, index = divmod(number, len(elements))
-            env[name] = elements[index]
-        rest = (following,) if following is not None else ()
-        return replace(here, env=tuple(env.items()), stack=(Frame(loop.body, 0), *rest, *below))
-
-    def _size(self, loop: Loop) -> int:
-        return math.prod(len(self.program.sets[set_name]) for _, set_name in loop.over)
-
-    def _silent_step(self, here: Config, step: Step) -> list[Config] | None:
-        rest = self._after(here)
-        match step:
-            case Either():
-                return [replace(rest, stack=(Frame(branch, 0), *rest.stack)) for branch in step.branches]
-            case Loop():
-                return self._enter(rest, step)
-            case If(shared=False):
-                try:
-                    branch = step.then if truth(step.condition, dict(here.env)) else step.otherwise
-                except ExpressionError as error:
-                    raise SpecError(step.position, str(error)) from None
-                return [replace(rest, stack=(Frame(branch, 0), *rest.stack))]
-            case Assign(shared=False):
-                try:
-                    names = dict(here.env)
-                    values = {name: evaluate(expression.tree, names) for name, expression in step.values}
-                except ExpressionError as error:
-                    raise SpecError(step.position, str(error)) from None
-                return [replace(rest, env=tuple({**names, **values}.items()))]
-            case _:
-                return None
-
-    def _enter(self, rest: Config, loop: Loop) -> list[Config]:
-        size = self._size(loop)
-        frames: list[LoopFrame | ChoiceFrame]
-        match loop.order:
-            case "any":
-                self.spend(size // 64, rest)
-                frames = [ChoiceFrame(loop, (1 << size) - 1)]
-            case "rotated":
-                self.spend(size, rest)
-                frames = [LoopFrame(loop, start, size) for start in range(size)]
-            case "reverse":
-                frames = [LoopFrame(loop, size - 1, size)]
-            case _:
-                frames = [LoopFrame(loop, 0, size)]
-        begin = (Mark(loop, True),) if loop.sql is not None and rest.statement is None else ()
-        end = (Mark(loop, False),) if begin else ()
-        return [replace(rest, stack=(*begin, frame, *end, *rest.stack)) for frame in frames]
-
-    def _skip_held_table(self, here: Config) -> Config:
-        """Go on to the row itself where the worker holds its table in that mode already."""
-        step = self._next_step(here)
-        if isinstance(step, Lock) and step.table is not None and here.part == 0:
-            if Hold(self._resolve(step.table, here), step.table_mode) in here.held:
-                return replace(here, part=1)
-        return here
-
-
-def _text(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

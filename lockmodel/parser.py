@@ -19,10 +19,11 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 from ruamel.yaml.reader import ReaderError
 
+from lockmodel.document import Path, Source
 from lockmodel.errors import Position, SpecError, UsageError, quote
 from lockmodel.faults import first_fault, missing_values
 from lockmodel.scenario import Scenario
-from lockmodel.spec import Path, Source, Spec
+from lockmodel.spec import Spec
 
 MAX_BYTES = 256 * 1024
 MAX_NODES = 25_000
@@ -187,7 +188,8 @@ class _Composer(Composer):
     def compose_document(self) -> Any:
         event = self.parser.peek_event()
         if event.version not in (None, (1, 2)) or event.tags:
-            raise SpecError(Position(self.file, 1), "a spec is YAML 1.2 and has no % directives; drop them")
+            position = Position(self.file, event.start_mark.line + 1)
+            raise SpecError(position, "a spec is YAML 1.2 and has no % directives; drop them")
         return super().compose_document()
 
     def compose_node(self, parent: Any, index: Any) -> Any:
@@ -199,7 +201,8 @@ class _Composer(Composer):
         if self.depth > MAX_DEPTH:
             raise _too_deep(self.position)
         if (tag := getattr(event, "tag", None)) is not None:
-            raise SpecError(self.position, f"the tag {quote(tag)} has no meaning in a spec; drop it")
+            word = str(tag).replace("tag:yaml.org,2002:", "!!", 1)
+            raise SpecError(self.position, f"the tag {quote(word)} has no meaning in a spec; drop it")
         return super().compose_node(parent, index)
 
 

@@ -11,8 +11,8 @@ import ast
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lockmodel.errors import Position, SpecError, quote
-from lockmodel.expressions import ExpressionError, Value, evaluate
+from lockmodel.errors import Position, SpecError
+from lockmodel.expressions import ExpressionError, Value, evaluate, not_a_truth
 from lockmodel.semantics import Semantics, State
 from lockmodel.system import Location, Property, System
 
@@ -97,7 +97,7 @@ class Evaluator:
         except ExpressionError as error:
             raise SpecError(self._position, str(error)) from None
         if not isinstance(result, bool):
-            raise SpecError(self._position, f"{quote(ast.unparse(tree))} is {quote(result)}, not true or false")
+            raise SpecError(self._position, not_a_truth(ast.unparse(tree), result))
         return result
 
     def _worker_term(self, node: ast.expr, location: Location, role: str, waits: bool, valuation: int) -> Value | None:

@@ -93,20 +93,21 @@ class _Search:
                     if self._violates(successor) and self.stop_at_violation:
                         self.depth += 1
                         return STOPPED_AT_VIOLATION
-                if expanded % _REPORT_EVERY == 0 and (stopped := self._report(len(level) - expanded + len(following))):
-                    return stopped
+                    if self._out_of_time():
+                        return f"reached the time limit of {self.limits.timeout_seconds:g} s"
+                if expanded % _REPORT_EVERY == 0:
+                    self._report(len(level) - expanded + len(following))
             self.depth += bool(following)
             level = following
         return None
 
-    def _report(self, frontier: int) -> str | None:
-        seconds = time.monotonic() - self.started
+    def _report(self, frontier: int) -> None:
         if self.progress:
-            self.progress(Progress(len(self.parents), frontier, self.depth, seconds))
+            self.progress(Progress(len(self.parents), frontier, self.depth, time.monotonic() - self.started))
+
+    def _out_of_time(self) -> bool:
         limit = self.limits.timeout_seconds
-        if limit is not None and seconds + self.limits.spent_seconds > limit:
-            return f"reached the time limit of {limit:g} s"
-        return None
+        return limit is not None and time.monotonic() - self.started + self.limits.spent_seconds > limit
 
     def _violates(self, state: State) -> bool:
         """Check every property in `state`, and keep the first violation with its trace."""

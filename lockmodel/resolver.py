@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from lockmodel.declarations import LOCAL_RESERVED, Declarations, check_identifier
+from lockmodel.document import Node
 from lockmodel.errors import Position, SpecError, quote, suggestion
 from lockmodel.expressions import WORKER_FIELDS, Expression, ExpressionError, parse
 from lockmodel.lookup import Lookup, Scope
@@ -39,7 +40,6 @@ from lockmodel.spec import (
     ForStep,
     IfStep,
     LockStep,
-    Node,
     ReleaseStep,
     RollbackToStep,
     SavepointStep,
@@ -76,7 +76,9 @@ class _Resolver:
             for name, text in formulas.items()
         )
         for name in set(spec.never) & set(spec.always):
-            raise SpecError(spec.at("always", name), f"{quote(name)} names a formula in never and in always")
+            raise SpecError(
+                spec.at("always", name), f"{quote(name)} names a formula in never and in always; rename one"
+            )
         observed = {
             node.attr
             for prop in properties
@@ -138,7 +140,9 @@ class _Resolver:
         for local in body.let:
             check_identifier(local, "local variable", body.at("let", local), LOCAL_RESERVED)
             if local in scope.parameters or local in self.declared.variables or local in WORKER_FIELDS:
-                raise SpecError(body.at("let", local), f"{quote(local)} is already a name here")
+                raise SpecError(
+                    body.at("let", local), f"{quote(local)} is already a name here; call the variable something else"
+                )
         scope = replace(scope, locals=frozenset(body.let))
         taken = []
         for text, mode_text in body.take_at_start.items():
@@ -177,7 +181,7 @@ class _Resolver:
                     self._check_own_sql(step, scope)
                     inner = replace(inner, sql=step.sql)
                 body = self._block(step.do, inner, step, ("do",))
-                self.lookup.check_template(step.sql, scope, step, "sql")
+                self.lookup.check_template(step.sql, scope, step, "sql", not_yet=step.over)
                 return Loop(tuple(step.over.items()), step.order, body, step.sql, step.at())
             case EitherStep():
                 branches = [self._block(branch, scope, step, ("either", i)) for i, branch in enumerate(step.either)]
@@ -205,13 +209,15 @@ class _Resolver:
                 reference = self.lookup.reference(step.release, scope, step.at("release"))
                 if not self.declared.families[reference.family].session:
                     message = (
-                        f"{reference.family} is held to the end of the transaction; only session locks are released"
+                        f"{reference.family} is held to the end of the transaction; only an advisory lock with "
+                        "`scope: session` is released"
                     )
                     raise SpecError(step.at("release"), message)
                 mode, wait = self.lookup.mode(step.mode, reference, step.at("mode"))
                 if wait is not Wait.BLOCK:
                     raise SpecError(step.at("mode"), f"a release never waits; write {mode} without {wait}")
-                self.lookup.check_template(step.sql, scope, step, "sql")
+                for key in ("sql", "label"):
+                    self.lookup.check_template(getattr(step, key), scope, step, key)
                 return Release(reference, mode, step.sql, step.label, step.at())
             case str():
                 return End(step == "commit", position)
@@ -221,8 +227,10 @@ class _Resolver:
         family = self.declared.families[reference.family]
         mode, wait = self.lookup.mode(step.mode, reference, step.at("mode"))
         if step.otherwise is not None and wait is Wait.BLOCK:
-            ways = " or ".join(family.kind.waits) or "nothing"
-            message = f"`else` is for a request that does not wait; {reference.family} knows {ways}"
+            ways = " or ".join(f"{mode} {way}" for way in family.kind.waits)
+            message = (
+                f"`else` is for a request that does not wait; {f'write {ways}, or drop it' if ways else 'drop it'}"
+            )
             raise SpecError(step.at("else"), message)
         if step.otherwise is not None and wait is Wait.NOWAIT and family.kind.name in ("table", "row"):
             first = step.otherwise[0] if step.otherwise else None
@@ -236,10 +244,15 @@ class _Resolver:
         table_mode = "ROW EXCLUSIVE" if statement and _WRITING.match(statement) else DEFAULT_TABLE_MODE
         if step.table_mode is not None:
             if table is None:
-                raise SpecError(step.at("table mode"), f"{reference.family} does not name a table that it lives in")
+                raise SpecError(
+                    step.at("table mode"), f"{reference.family} names no table that it lives in; drop this key"
+                )
             table_mode, table_wait = self.lookup.mode(step.table_mode, table, step.at("table mode"))
             if table_wait is not Wait.BLOCK:
-                raise SpecError(step.at("table mode"), "NOWAIT is about the row; the table is always waited for")
+                raise SpecError(
+                    step.at("table mode"),
+                    f"NOWAIT is about the row, the table is always waited for; write {table_mode}",
+                )
         for key in ("sql", "label"):
             self.lookup.check_template(getattr(step, key), scope, step, key)
         then = self._block(step.then or (), scope, step, ("then",))
@@ -270,13 +283,15 @@ class _Resolver:
         key = "always" if always else "never"
         position = self.spec.at(key, name)
         if name in (NO_DEADLOCK, NO_GLOBAL_STALL):
-            raise SpecError(position, f"{quote(name)} is the name of a built-in property")
+            raise SpecError(position, f"{quote(name)} is the name of a built-in property; choose another")
         ranges = _ranges(text)
         for parameter, set_name in ranges.items():
             if set_name not in self.declared.sets:
                 raise SpecError(position, f"unknown set {quote(set_name)}; {suggestion(set_name, self.declared.sets)}")
+            check_identifier(parameter, "parameter", position)
             if parameter in self.declared.variables:
-                raise SpecError(position, f"{quote(parameter)} is already the name of a variable")
+                message = f"{quote(parameter)} is already the name of a variable; call the parameter something else"
+                raise SpecError(position, message)
         scope = Scope(ranges, frozenset(), frozenset(), "")
         expression = self.lookup.expression(text, scope, position, workers=True)
         lets = {

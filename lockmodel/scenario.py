@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, StrictInt, StrictStr, Tag
 
-from lockmodel.spec import Count, Elements, Node, Spec, Value
+from lockmodel.document import Node
+from lockmodel.spec import Count, Elements, Spec, Value
 
 
 class Safe(Node):

@@ -8,16 +8,13 @@ Keys with a space in YAML (`start when`) are aliases here (`start_when`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     GetJsonSchemaHandler,
-    PrivateAttr,
     StrictBool,
     StrictInt,
     StrictStr,
@@ -27,9 +24,8 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
+from lockmodel.document import Node, Source
 from lockmodel.errors import Position, closest, quote, suggestion
-
-Path = tuple[str | int, ...]
 
 MAX_ELEMENTS = 4096
 MAX_WORKERS = 4096
@@ -82,60 +78,11 @@ def check_elements(values: Sequence[int | str | bool]) -> tuple[int, str] | None
     for index, value in enumerate(values):
         text = str(value).lower() if isinstance(value, bool) else str(value)
         if not _ELEMENT.fullmatch(text):
-            return index, f"{quote(text)} has characters other than letters, digits and _ # . -"
+            return index, f"{quote(text)} must be a word of letters, digits and _ # . -"
         if text in seen:
-            return index, f"{quote(text)} stands there twice"
+            return index, f"{quote(text)} stands there twice; drop one"
         seen.add(text)
     return None
-
-
-class Source:
-    """Where each part of a document stands in its file."""
-
-    def __init__(self, file: str, text: str = "", lines: dict[Path, tuple[int, int]] | None = None) -> None:
-        self.file = file
-        self.text = text
-        self._lines = lines or {}
-
-    def position(self, path: Path) -> Position:
-        """The position of `path`, or of the nearest part around it."""
-        for end in range(len(path), -1, -1):
-            if path[:end] in self._lines:
-                return Position(self.file, *self._lines[path[:end]])
-        return Position(self.file)
-
-
-class Node(BaseModel):
-    """A part of the document that knows where it stands."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=False)
-    _source: Source = PrivateAttr(default_factory=lambda: Source("<spec>"))
-    _path: Path = PrivateAttr(default=())
-
-    def at(self, *more: str | int) -> Position:
-        """The position of this part, or of what is at `more` (YAML keys and indices) inside it."""
-        return self._source.position((*self._path, *more))
-
-    def place(self, source: Source, path: Path) -> None:
-        """Tell this part and all inside it where they stand."""
-        self._source, self._path = source, path
-        for name, field in type(self).model_fields.items():
-            key = field.alias or name
-            for suffix, child in _nodes(getattr(self, name)):
-                child.place(source, (*path, key, *suffix))
-
-
-def _nodes(value: object) -> Iterator[tuple[Path, Node]]:
-    if isinstance(value, Node):
-        yield (), value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            for suffix, node in _nodes(item):
-                yield (key, *suffix), node
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            for suffix, node in _nodes(item):
-                yield (index, *suffix), node
 
 
 class Variable(Node):
@@ -216,8 +163,12 @@ class LockStep(Node):
             shape["properties"].pop(field)
         shape.pop("required")
         options = "|".join(_LOCK_OPTIONS)
+        modes = [
+            f"{mode} {wait}".strip() for kind in KINDS.values() for wait in ("", *kind.waits) for mode in kind.modes
+        ]
         lock = {
-            "type": "string",
+            # The list is for an editor to choose from; case and spacing are free.
+            "anyOf": [{"enum": list(dict.fromkeys(modes))}, {"type": "string"}],
             "description": "Takes this lock, in this mode; NOWAIT, SKIP LOCKED or TRY may follow.",
         }
         shape["patternProperties"] = {rf"^(?!(?:{options})$)[^\W\d]\w*\s*(\[.*\])?$": lock}

@@ -14,11 +14,11 @@ PACKAGE = Path(__file__).parent.parent / "lockmodel"
 
 LAYERS = [
     ("vocabulary", {"errors", "modes"}),
-    ("language", {"expressions", "templates", "spec", "scenario", "faults", "parser", "overrides"}),
+    ("language", {"expressions", "templates", "document", "spec", "scenario", "faults", "parser", "overrides"}),
     ("system", {"system", "program", "declarations", "lookup", "resolver", "config", "silent", "machine", "compiler", "semantics", "trace", "properties"}),
     ("engines", {"exploration", "reference", "prover"}),
     ("results", {"explanation", "verdict", "checker"}),
-    ("outward", {"report", "replay"}),
+    ("outward", {"report", "replay", "queue"}),
     ("doors", {"cli", "__main__", ""}),
 ]  # fmt: skip
 
@@ -43,13 +43,16 @@ def modules() -> dict[str, Path]:
 def imports(path: Path) -> set[str]:
     """The modules that the file at `path` imports, `if TYPE_CHECKING` and function bodies included."""
     names = set()
+    known = modules()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute"
-            names.add(node.module or "")
-            names |= {f"{node.module}.{alias.name}" for alias in node.names if node.module == "lockmodel"}
+            assert node.level == 0 and node.module, f"{path}: imports are absolute"
+            # `from lockmodel.queue import claim` imports the module claim, not what the package offers.
+            below = {f"{node.module}.{alias.name}" for alias in node.names}
+            inner = {name for name in below if name.removeprefix("lockmodel.") in known}
+            names |= inner if inner == below else {node.module, *inner}
     return names
 
 

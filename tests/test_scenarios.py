@@ -81,13 +81,11 @@ def test_another_outcome_is_said(old: str, new: str, said: str, dsn: str, tmp_pa
 
 
 @pytest.mark.postgres
-def test_a_scenario_on_code_can_have_other_options(
-    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_scenario_on_code_can_have_other_options(dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same trace on the fixed code is refuted; the spec stands in the scenario itself."""
     monkeypatch.chdir(Path(__file__).parent)
     inline = "\n".join("  " + line for line in TRANSFERS.strip().splitlines())
-    text = f"scenario: The fix holds.\nspec:\n{inline}\noptions: {{ordered: true}}\noutcome: {{refuted: waits for worker 1}}\n"
+    text = f"scenario: The fix holds.\nspec:\n{inline}\noptions: {{ordered: true}}\noutcome: {{refuted: 'without account[1]'}}\n"
     done = run(scenario(text, tmp_path), dsn)
     assert done.unmet is None, done.unmet
 

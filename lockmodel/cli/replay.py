@@ -201,9 +201,7 @@ class _Job:
         spec, trace = result.spec, result.trace
         replayed = run_to_the_end(lambda: replay_code(spec, Compilation(resolve(spec)), trace, address))
         report = code_report(spec.source.file, _claim(result), replayed, self.page)
-        code = (
-            ExitCode.UNDECIDED if replayed.reason else ExitCode.UNEXPECTED if replayed.difference else ExitCode.EXPECTED
-        )
+        code = ExitCode.UNEXPECTED if replayed.difference else ExitCode.EXPECTED
         if unexpected := expectation(result):
             report += self.page.fit(f"  {unexpected}\n")
             code = ExitCode(worst([code, ExitCode.UNEXPECTED]))

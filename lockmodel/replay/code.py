@@ -3,12 +3,17 @@
 The trace is not followed statement by statement, since the code has statements that the spec does not speak of. It is followed by what is
 really locked: each worker in turn goes on until it holds what the trace says that it holds; then each goes on until it
 waits. (Holding compatible locks one after another and then asking is the canonical order of any such trace.)
+
+How far a worker is to go is learnt in a rehearsal, in which its operation runs alone. Where one statement takes both a lock that the trace
+has it hold and the one that it is to wait for, it stops before that statement, which is the first to be sent at the end: it takes the one
+lock and waits for the other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from psycopg import errors
@@ -42,7 +47,7 @@ class CodeStep:
 
 @dataclass(frozen=True)
 class CodeReplay:
-    """What came of it. `difference`: why it is refuted; `reason`: why it can't be followed (neither: confirmed)."""
+    """What came of it: confirmed, or refuted by `difference`."""
 
     server: str
     seconds: float
@@ -50,15 +55,10 @@ class CodeReplay:
     steps: tuple[CodeStep, ...]
     deadlock: Deadlock | None = None
     difference: str | None = None
-    reason: str | None = None
 
 
 class Otherwise(Exception):
     """The code or Postgres did something else than the trace says."""
-
-
-class CannotFollow(Exception):
-    """The trace stops inside a statement of the code."""
 
 
 async def replay_code(spec: Spec, compilation: Compilation, trace: Trace, dsn: str) -> CodeReplay:
@@ -68,42 +68,110 @@ async def replay_code(spec: Spec, compilation: Compilation, trace: Trace, dsn: s
     if not view.cycle:
         raise ReplayError("on real code only deadlocks are replayed, and this trace ends in none")
     bindings = Bindings(spec, compilation.program, compilation.system.resources)
-    async with stage(spec, dsn) as scene:
-        run = _Run(spec, compilation, trace, view, bindings, scene)
-        deadlock, difference, reason = None, None, None
-        try:
-            deadlock = await run.perform()
-        except Otherwise as other:
-            difference = str(other)
-        except CannotFollow as why:
-            reason = str(why)
-        version = scene.version
+    parts = {worker: _Part(spec, compilation, trace, view, worker) for worker in view.cycle}
+    steps: list[CodeStep] = []
+    deadlock, difference, version = None, None, ""
+    try:
+        plans = {worker: await _rehearse(part, view.workers[worker], bindings, dsn) for worker, part in parts.items()}
+        async with stage(spec, dsn) as scene:
+            version = scene.version
+            deadlock = await _Run(trace, view, plans, bindings, scene, steps).perform()
+    except Otherwise as other:
+        difference = str(other)
     seconds = time.monotonic() - started
-    return CodeReplay(version, seconds, view.workers, tuple(run.steps), deadlock, difference, reason)
+    return CodeReplay(version, seconds, view.workers, tuple(steps), deadlock, difference)
+
+
+class _Part:
+    """What one worker of the cycle has to do in the trace."""
+
+    def __init__(self, spec: Spec, compilation: Compilation, trace: Trace, view: TraceView, worker: int) -> None:
+        mine = [step for step in walk(compilation, trace).steps if step.worker == worker]
+        start = [step for step in mine if step.move.action is ActionKind.START][-1]
+        transaction = start.move.target.transaction
+        assert transaction is not None
+        self.declared = spec.transactions[transaction.name]
+        if self.declared.call is None:
+            message = f"transaction {quote(transaction.name)} has no `call`, so no real code to run"
+            raise SpecError(self.declared.at(), message)
+        self.spec = spec
+        self.values = dict(start.move.target.env)
+        final = view.final[worker]
+        assert final.wants is not None
+        self.held = frozenset(Taken(lock.resource, lock.mode) for lock in final.holds)
+        self.wanted = Taken(final.wants.resource, final.wants.mode)
+
+    def operation(self, scene: Stage, code: CodeWorker) -> Callable[[], Awaitable[object]]:
+        """The operation, on the connection of `code`."""
+        assert self.declared.call is not None
+        return operation(scene.target, self.declared.call, self.values, connecting(code.connection))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How far a worker goes before the cycle is closed: `statements` are sent.
+
+    `partial`: the next one takes both locks that the trace has it hold and the one that it is to wait for.
+    """
+
+    part: _Part
+    statements: int
+    partial: bool
+
+
+async def _rehearse(part: _Part, name: str, bindings: Bindings, dsn: str) -> _Plan:
+    """Run the operation alone, and find the statement after which it holds what the trace says.
+
+    Raises Otherwise if there is none: then the code takes its locks in another order, or never holds them together.
+    """
+    async with stage(part.spec, dsn) as scene:
+        code = await scene.worker("rehearsal")
+        code.start(part.operation(scene, code))
+        standing = await code.settle(scene.observer.blocking_pids)
+        while isinstance(standing, Paused):
+            standing = await code.step(scene.observer.blocking_pids)
+            held = await scene.held(code, bindings) if isinstance(standing, Paused) else frozenset()
+            if part.wanted not in held and part.held <= held:
+                return _Plan(part, len(code.sent), partial=False)
+            if part.wanted in held and part.held <= held:
+                return _Plan(part, len(code.sent) - 1, partial=True)
+            if part.wanted in held:
+                missing = ", ".join(map(str, sorted(part.held - held)))
+                raise Otherwise(f"{name}, run alone, comes to hold {part.wanted} without {missing}")
+        if isinstance(standing, Ended) and standing.error is not None:
+            raise ReplayError(f"{part.declared.at('call')}: the operation fails{_error(standing)}")
+    together = ", ".join(map(str, sorted(part.held)))
+    raise Otherwise(f"{name}, run alone, never holds {together} together")
 
 
 class _Run:
     def __init__(
-        self, spec: Spec, compilation: Compilation, trace: Trace, view: TraceView, bindings: Bindings, scene: Stage
+        self,
+        trace: Trace,
+        view: TraceView,
+        plans: dict[int, _Plan],
+        bindings: Bindings,
+        scene: Stage,
+        steps: list[CodeStep],
     ) -> None:
-        self.spec = spec
-        self.compilation = compilation
         self.trace = trace
         self.view = view
+        self.plans = plans
         self.bindings = bindings
         self.scene = scene
-        self.steps: list[CodeStep] = []
+        self.steps = steps
         self.workers: dict[int, CodeWorker] = {}
         self.standing: dict[int, Standing] = {}
 
     async def perform(self) -> Deadlock:
         """Bring the cycle about; returns Postgres's report of it."""
         order = self._order()
+        closing = sorted(order, key=lambda worker: not self.plans[worker].partial)
         for worker in order:
-            await self._begin(worker, last=worker == order[-1])
-            await self._until_held(worker)
-        for worker in order:
-            if (deadlock := await self._until_waiting(worker, closes=worker == order[-1])) is not None:
+            await self._begin(worker, last=worker == closing[-1])
+            await self._go_ahead(worker)
+        for worker in closing:
+            if (deadlock := await self._until_waiting(worker, closes=worker == closing[-1])) is not None:
                 return deadlock
         return await self._await_deadlock()
 
@@ -114,15 +182,6 @@ class _Run:
 
     async def _begin(self, worker: int, *, last: bool) -> None:
         """Connect, and let the operation stop before its first statement."""
-        mine = [s for s in walk(self.compilation, self.trace).steps if s.worker == worker]
-        start = [step for step in mine if step.move.action is ActionKind.START][-1]
-        transaction = start.move.target.transaction
-        assert transaction is not None
-        declared = self.spec.transactions[transaction.name]
-        if declared.call is None:
-            raise SpecError(
-                declared.at(), f"transaction {quote(transaction.name)} has no `call`, so no real code to run"
-            )
         code = self.workers[worker] = await self.scene.worker(self.view.workers[worker])
         timeout = VICTIM_TIMEOUT if last else OTHERS_TIMEOUT
         for setting, value in (("deadlock_timeout", timeout), ("lc_messages", "C")):
@@ -130,33 +189,32 @@ class _Run:
                 await code.connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
             except errors.InsufficientPrivilege:
                 continue
-        values = dict(start.move.target.env)
-        code.start(operation(self.scene.target, declared.call, values, connecting(code.connection)))
+        code.start(self.plans[worker].part.operation(self.scene, code))
         self.standing[worker] = await code.settle(self.scene.observer.blocking_pids)
 
-    async def _until_held(self, worker: int) -> None:
-        """Let the code go on until it holds all that the trace says, and not more of it than that."""
-        wanted, next_one = self._plan(worker)
-        while not wanted <= (held := await self._held(worker)):
-            if next_one in held:
-                missing = ", ".join(map(str, sorted(wanted - held)))
-                raise Otherwise(f"{self._name(worker)} holds {next_one} before {missing}: another order")
-            await self._step(worker)
+    async def _go_ahead(self, worker: int) -> None:
+        """Send as many statements as in the rehearsal; then the worker must hold what the trace says."""
+        plan = self.plans[worker]
+        for _ in range(plan.statements):
             standing = self.standing[worker]
+            if isinstance(standing, Paused):
+                await self._step(worker)
+                standing = self.standing[worker]
             if isinstance(standing, Blocked):
                 names = self._blockers(standing)
                 raise Otherwise(
                     f"{self._name(worker)} waits for {names}, where the trace says that nobody is in the way"
                 )
             if isinstance(standing, Ended):
-                missing = ", ".join(map(str, sorted(wanted)))
-                raise Otherwise(f"{self._name(worker)} ends without ever holding {missing} together{_error(standing)}")
-        if next_one in held:
-            raise CannotFollow(f"{self._name(worker)} takes {next_one} in the same statement as a lock before it")
+                raise Otherwise(f"{self._name(worker)} ends before it holds what the trace says{_error(standing)}")
+        held = await self._held(worker)
+        if not plan.partial and (missing := plan.part.held - held):
+            names = ", ".join(map(str, sorted(missing)))
+            raise Otherwise(f"{self._name(worker)} does not hold {names} here, as it did when it ran alone")
 
     async def _until_waiting(self, worker: int, *, closes: bool) -> Deadlock | None:
         """Let the code go on until its statement waits for the next of the cycle (or is aborted, closing it)."""
-        _, next_one = self._plan(worker)
+        next_one = self.plans[worker].part.wanted
         while isinstance(self.standing[worker], Paused):
             await self._step(worker)
             if closes and (deadlock := self._reported()) is not None:
@@ -218,13 +276,6 @@ class _Run:
         if isinstance(self.standing[worker], Ended):
             return frozenset()
         return await self.scene.held(self.workers[worker], self.bindings)
-
-    def _plan(self, worker: int) -> tuple[frozenset[Taken], Taken]:
-        """What the worker holds at the end of the trace, and what it then asks for."""
-        final = self.view.final[worker]
-        assert final.wants is not None
-        held = frozenset(Taken(lock.resource, lock.mode) for lock in final.holds)
-        return held, Taken(final.wants.resource, final.wants.mode)
 
     def _blockers(self, standing: Blocked) -> str:
         names = {code.pid: self._name(worker) for worker, code in self.workers.items()}

@@ -58,7 +58,7 @@ def run(scenario: Scenario, dsn: str, limits: Limits | None = None) -> ScenarioR
     if spec.replay is not None:
         replay = run_to_the_end(lambda: replay_code(spec, compilation, trace, dsn))
         outcome, deadlock = outcome_of(replay), replay.deadlock
-        said = replay.difference or replay.reason or ""
+        said = replay.difference or ""
     else:
         replay = replay_trace(prepare(spec), trace, dsn)
         outcome, deadlock = replay.outcome, replay.performance.deadlock if replay.performance else None
@@ -71,8 +71,6 @@ def run(scenario: Scenario, dsn: str, limits: Limits | None = None) -> ScenarioR
 
 def outcome_of(replay: CodeReplay) -> ReplayOutcome:
     """The verdict of a replay on real code."""
-    if replay.reason is not None:
-        return ReplayOutcome.NOT_REALIZABLE
     return ReplayOutcome.CONFIRMED if replay.difference is None else ReplayOutcome.REFUTED
 
 

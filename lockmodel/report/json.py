@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lockmodel.document import Node
 from lockmodel.errors import LockmodelError, Position, SpecError
 from lockmodel.explanation import Lock, WorkerView, view
 from lockmodel.exploration import Exploration
 from lockmodel.overrides import Overrides
 from lockmodel.semantics import Semantics, State
-from lockmodel.spec import Node
 from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, Status, System
 from lockmodel.trace import Trace
 from lockmodel.verdict import CheckResult, Outcome

@@ -73,17 +73,14 @@ def schedules_report(file: str, replay: SchedulesReplay, page: Page, repeat: str
 
 def code_report(file: str, claim: str, replay: CodeReplay, page: Page) -> str:
     """The replay of a deadlock on real code."""
-    outcome = ReplayOutcome.CONFIRMED
-    if replay.reason or replay.difference:
-        outcome = ReplayOutcome.NOT_REALIZABLE if replay.reason else ReplayOutcome.REFUTED
+    outcome = ReplayOutcome.REFUTED if replay.difference else ReplayOutcome.CONFIRMED
     table = _table()
     for number, step in enumerate(replay.steps, start=1):
         style = "yellow" if step.became.startswith("waits") else "" if step.became == "ok" else "red"
         table.add_row(str(number), text(replay.workers[step.worker]), text(step.statement), text(step.became, style))
     parts: list[RenderableType] = [*_head(file, outcome, claim, replay.server, page)]
-    parts += ["", Padding(table, (0, 0, 0, 2)), ""]
-    if replay.reason:
-        parts.append(_paragraph(f"The code can't be stopped where the trace needs it: {replay.reason}."))
+    if replay.steps:
+        parts += ["", Padding(table, (0, 0, 0, 2)), ""]
     if replay.difference:
         parts.append(_paragraph(f"{replay.difference}.", "red"))
     if replay.deadlock is not None:

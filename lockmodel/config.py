@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from lockmodel.errors import Position
 from lockmodel.expressions import Value
@@ -73,6 +74,12 @@ class Config:
     part: int = 0
     statement: tuple[Loop, bool] | None = None
     """The loop whose single statement is being run, and whether its first lock has been requested."""
+
+    def having(self, **changes: Any) -> Config:
+        """This config with `changes`. As `dataclasses.replace`, in a quarter of its time: the compiler does little else."""
+        changed = object.__new__(Config)
+        changed.__dict__.update(self.__dict__, **changes)
+        return changed
 
     @property
     def held(self) -> tuple[Hold, ...]:

@@ -13,11 +13,10 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from lockmodel.config import ChoiceFrame, Config, Env, Frame, Level, LoopFrame, Move, still_to_come
 from lockmodel.errors import Position, SpecError, quote, suggestion
-from lockmodel.expressions import Expression, ExpressionError, Value, evaluate, same, truth
+from lockmodel.expressions import Expression, ExpressionError, Value, evaluate, truth
 from lockmodel.modes import Wait
 from lockmodel.program import (
     Assign,
@@ -52,6 +51,7 @@ class Machine(SilentSteps):
         self.variables = tuple(program.variables)
         self.valuations = tuple(itertools.product(*program.variables.values()))
         self._valuation_index = {self._exact(values): i for i, values in enumerate(self.valuations)}
+        self._allowed = {name: set(self._exact(values)) for name, values in program.variables.items()}
         self._shared = [dict(zip(self.variables, values, strict=True)) for values in self.valuations]
 
     # Where a worker is
@@ -118,7 +118,7 @@ class Machine(SilentSteps):
             if faults and not groups:
                 groups.append((tuple(chosen.items()), set()))
             for env, valuations in groups:
-                config = replace(idle, status=Status.RUNNING, transaction=transaction, env=env)
+                config = idle.having(status=Status.RUNNING, transaction=transaction, env=env)
                 requests = self._requests_at_start(transaction, config)
                 too_deep = [said for said in (self._too_deep(config, request) for request in requests) if said]
                 if too_deep:
@@ -127,7 +127,7 @@ class Machine(SilentSteps):
                     continue
                 for request in requests:
                     config = self._acquire(config, request)
-                config = replace(config, stack=(Frame(transaction.steps, 0),))
+                config = config.having(stack=(Frame(transaction.steps, 0),))
                 guard = None if len(valuations) == len(self.valuations) else frozenset(valuations)
                 for target in self._advance(config):
                     yield Move(ActionKind.START, target, requests, guard, None, faults, label, transaction.position)
@@ -187,10 +187,10 @@ class Machine(SilentSteps):
             case If() | Assign():
                 yield from self._shared_step(config, step, rest)
             case Savepoint():
-                target = replace(rest, levels=(*rest.levels, Level(step.name, ())))
+                target = rest.having(levels=(*rest.levels, Level(step.name, ())))
                 yield from self._each(ActionKind.SAVEPOINT, target, step, f"savepoint {step.name}")
             case RollbackTo():
-                target = replace(rest, levels=self._rolled_back(rest, step))
+                target = rest.having(levels=self._rolled_back(rest, step))
                 yield from self._each(ActionKind.ROLLBACK_TO, target, step, f"rollback to {step.name}")
             case Release():
                 resource = self._resolve(step.reference, config)
@@ -200,7 +200,7 @@ class Machine(SilentSteps):
                 label = f"release {self.resources[resource].name}"
                 if step.label is not None:
                     label = f"{fill_template(step.label, dict(config.env))}: {label}"
-                yield from self._each(ActionKind.RELEASE, replace(rest, session=tuple(session)), step, label)
+                yield from self._each(ActionKind.RELEASE, rest.having(session=tuple(session)), step, label)
             case _:
                 raise AssertionError(f"{step} is silent and can't be next")
 
@@ -222,11 +222,11 @@ class Machine(SilentSteps):
             return
         granted = self._acquire(config, request)
         if config.statement is not None:
-            granted = replace(granted, statement=(config.statement[0], True))
+            granted = granted.having(statement=(config.statement[0], True))
         if step.table is not None and config.part == 0:
-            following = replace(granted, part=1)
+            following = granted.having(part=1)
         else:
-            following = replace(granted, stack=(Frame(step.then, 0), *rest.stack), part=0)
+            following = granted.having(stack=(Frame(step.then, 0), *rest.stack), part=0)
         for target in self._advance(following):
             yield Move(ActionKind.ACQUIRE, target, (request,), label=label, position=step.position, step=step)
         if request.wait is Wait.BLOCK:
@@ -236,7 +236,7 @@ class Machine(SilentSteps):
             yield Move(ActionKind.REFUSE, target, (request,), label=label, position=step.position, step=step)
             return
         otherwise = (Frame(step.otherwise, 0),) if step.otherwise else ()
-        for target in self._advance(replace(config, stack=(*otherwise, *rest.stack), part=0)):
+        for target in self._advance(config.having(stack=(*otherwise, *rest.stack), part=0)):
             yield Move(ActionKind.REFUSE, target, (request,), label=label, position=step.position, step=step)
 
     def _shared_step(self, config: Config, step: If | Assign, rest: Config) -> Iterator[Move]:
@@ -250,11 +250,11 @@ class Machine(SilentSteps):
                 if isinstance(step, If):
                     branch = step.then if truth(step.condition, self._names(config, valuation)) else step.otherwise
                     where: object = branch is step.then
-                    target, after = replace(rest, stack=(Frame(branch, 0), *rest.stack)), valuation
+                    target, after = rest.having(stack=(Frame(branch, 0), *rest.stack)), valuation
                 else:
                     local, after = self._assigned(config, step.values, valuation)
                     where = self._exact(local.values())
-                    target = replace(rest, env=tuple({**dict(config.env), **local}.items()))
+                    target = rest.having(env=tuple({**dict(config.env), **local}.items()))
             except ExpressionError as error:
                 faults[valuation] = str(error)
                 continue
@@ -315,7 +315,7 @@ class Machine(SilentSteps):
         names = self._names(config, valuation)
         results = {target: evaluate(expression.tree, names) for target, expression in values}
         for target, value in results.items():
-            if target in shared and not any(same(value, allowed) for allowed in self.program.variables[target]):
+            if target in shared and (type(value), value) not in self._allowed[target]:
                 hint = suggestion(text_of(value), [text_of(allowed) for allowed in self.program.variables[target]])
                 raise ExpressionError(
                     f"{target} would become {quote(text_of(value))}, which is none of its values; {hint}"
@@ -340,11 +340,11 @@ class Machine(SilentSteps):
         resource = self.resources[request.resource]
         hold = Hold(request.resource, request.mode)
         if resource.session:
-            return replace(config, session=(*config.session, hold))
+            return config.having(session=(*config.session, hold))
         if resource.capacity is None and any(hold in level.held for level in config.levels):
             return config
         *below, top = config.levels
-        return replace(config, levels=(*below, Level(top.savepoint, (*top.held, hold))))
+        return config.having(levels=(*below, Level(top.savepoint, (*top.held, hold))))
 
     def _rolled_back(self, config: Config, step: RollbackTo) -> tuple[Level, ...]:
         for index in range(len(config.levels) - 1, 0, -1):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 from lockmodel.config import ChoiceFrame, Config, Frame, LoopFrame, Mark, Stack
 from lockmodel.errors import SpecError, quote, suggestion
@@ -60,7 +59,7 @@ class SilentSteps:
             return config
         frame = config.stack[0]
         assert isinstance(frame, Frame)
-        return replace(config, stack=(Frame(frame.block, frame.at + 1), *config.stack[1:]))
+        return config.having(stack=(Frame(frame.block, frame.at + 1), *config.stack[1:]))
 
     def _advance(self, config: Config) -> Iterator[Config]:
         """All configs that silent steps lead to from `config`, each once and with a visible step (or the commit) next."""
@@ -91,7 +90,7 @@ class SilentSteps:
         top, below = here.stack[0], here.stack[1:]
         match top:
             case Mark():
-                return [replace(here, stack=below, statement=(top.loop, False) if top.begin else None)]
+                return [here.having(stack=below, statement=(top.loop, False) if top.begin else None)]
             case LoopFrame():
                 step = -1 if top.loop.order == "reverse" else 1
                 following = LoopFrame(top.loop, (top.at + step) % self._size(top.loop), top.count - 1)
@@ -99,7 +98,7 @@ class SilentSteps:
             case ChoiceFrame():
                 return self._choices(here, top, below)
             case Frame(block, at) if at >= len(block.steps):
-                return [replace(here, stack=below)]
+                return [here.having(stack=below)]
             case Frame(block, at):
                 return self._silent_step(here, block.steps[at])
 
@@ -122,7 +121,7 @@ class SilentSteps:
             number, index = divmod(number, len(elements))
             env[name] = elements[index]
         rest = (following,) if following is not None else ()
-        return replace(here, env=tuple(env.items()), stack=(Frame(loop.body, 0), *rest, *below))
+        return here.having(env=tuple(env.items()), stack=(Frame(loop.body, 0), *rest, *below))
 
     def _size(self, loop: Loop) -> int:
         return math.prod(len(self.program.sets[set_name]) for _, set_name in loop.over)
@@ -131,7 +130,7 @@ class SilentSteps:
         rest = self._after(here)
         match step:
             case Either():
-                return [replace(rest, stack=(Frame(branch, 0), *rest.stack)) for branch in step.branches]
+                return [rest.having(stack=(Frame(branch, 0), *rest.stack)) for branch in step.branches]
             case Loop():
                 return self._enter(rest, step)
             case If(shared=False):
@@ -139,14 +138,14 @@ class SilentSteps:
                     branch = step.then if truth(step.condition, dict(here.env)) else step.otherwise
                 except ExpressionError as error:
                     raise SpecError(step.position, str(error)) from None
-                return [replace(rest, stack=(Frame(branch, 0), *rest.stack))]
+                return [rest.having(stack=(Frame(branch, 0), *rest.stack))]
             case Assign(shared=False):
                 try:
                     names = dict(here.env)
                     values = {name: evaluate(expression.tree, names) for name, expression in step.values}
                 except ExpressionError as error:
                     raise SpecError(step.position, str(error)) from None
-                return [replace(rest, env=tuple({**names, **values}.items()))]
+                return [rest.having(env=tuple({**names, **values}.items()))]
             case _:
                 return None
 
@@ -166,14 +165,14 @@ class SilentSteps:
                 frames = [LoopFrame(loop, 0, size)]
         begin = (Mark(loop, True),) if loop.sql is not None and rest.statement is None else ()
         end = (Mark(loop, False),) if begin else ()
-        return [replace(rest, stack=(*begin, frame, *end, *rest.stack)) for frame in frames]
+        return [rest.having(stack=(*begin, frame, *end, *rest.stack)) for frame in frames]
 
     def _skip_held_table(self, here: Config) -> Config:
         """Go on to the row itself where the worker holds its table in that mode already."""
         step = self._next_step(here)
         if isinstance(step, Lock) and step.table is not None and here.part == 0:
             if Hold(self._resolve(step.table, here), step.table_mode) in here.held:
-                return replace(here, part=1)
+                return here.having(part=1)
         return here
 
     def _resolve(self, reference: Reference, config: Config) -> int:

@@ -26,6 +26,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 from lockmodel.document import Node, Source
 from lockmodel.errors import Position, closest, quote, suggestion
+from lockmodel.modes import KINDS
 
 MAX_ELEMENTS = 4096
 MAX_WORKERS = 4096

@@ -113,11 +113,11 @@ async def lab(dsn: str, *, schema: str | None = None, install: bool = True, **se
         await made.close()
 
 
-def run(dsn: str, body: Callable[[Lab], Awaitable[None]], **options: Any) -> None:
-    """Run an asynchronous test in a lab of its own."""
+def run(dsn: str, body: Callable[[Lab], Awaitable[None]], *, seconds: float = TEST_SECONDS, **options: Any) -> None:
+    """Run an asynchronous test in a lab of its own, for `seconds` at most."""
 
     async def main() -> None:
-        async with lab(dsn, **options) as made, asyncio.timeout(TEST_SECONDS):
+        async with lab(dsn, **options) as made, asyncio.timeout(seconds):
             await body(made)
 
     asyncio.run(main())

@@ -79,7 +79,7 @@ YAML = {
     "a long folded text": (filled("  x y\n", "name: >\n"), "lacks the key 'resources'"),
     "a long key": (filled("a", "? "), "unknown key"),
     "a long tag": (filled("a", "name: !"), "has no meaning"),
-    "many tags": (filled("! "), "not valid YAML"),
+    "many tags": (filled("! "), "has no meaning"),
     "many documents": (filled("---\n"), "one spec"),
     "many directives": (filled("%A b\n"), "not valid YAML"),
     "many comments": (filled("# x\n"), "the file is empty"),

@@ -189,11 +189,11 @@ class StripedQueue:
         async with self._transaction() as connection:
             return await cancel.cancel(connection, self._catalog, job_id)
 
-    async def cancel_many(self, job_ids: Iterable[int], *, one_transaction: bool = True) -> list[int]:
+    async def cancel_many(self, job_ids: Iterable[int], *, one_transaction: bool = False) -> list[int]:
         """Cancel several jobs, in the order of ids; returns those that were.
 
-        One transaction cancels all or none, but can deadlock with an enqueue (40P01; try again). With `one_transaction`
-        False each job has its own: that can't deadlock, and an error leaves those before it cancelled.
+        Each job has a transaction of its own, so an error leaves those before it cancelled. With `one_transaction` all are
+        cancelled or none, but that can deadlock with an enqueue (40P01; try again): see specs/queue/bulk-cancel.yaml.
         """
         return await self._each(cancel.cancel, job_ids, one_transaction)
 
@@ -203,11 +203,11 @@ class StripedQueue:
         async with self._transaction() as connection:
             return await retry.retry(connection, self._catalog, job_id)
 
-    async def retry_many(self, job_ids: Iterable[int], *, one_transaction: bool = True) -> list[int]:
+    async def retry_many(self, job_ids: Iterable[int], *, one_transaction: bool = False) -> list[int]:
         """Retry several failed jobs, in the order of ids; returns those that were.
 
-        One transaction retries all or none, but can deadlock with an enqueue or a claim (40P01; try again). With
-        `one_transaction` False each job has its own: that can't deadlock, and an error leaves those before it retried.
+        Each job has a transaction of its own, so an error leaves those before it retried. With `one_transaction` all are
+        retried or none, but that can deadlock with an enqueue or a claim (40P01; try again): see specs/queue/bulk-retry.yaml.
         """
         return await self._each(retry.retry, job_ids, one_transaction)
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import naive
 import pytest
-from generated import Tape, spec_of, to_yaml
+from generated import Tape, spec_of, specs, to_yaml
+from hypothesis import HealthCheck, given, settings
 
 from lockmodel.compiler import compile_spec
 from lockmodel.exploration import Limits
@@ -38,27 +39,36 @@ def numbers(chunk: int, total: int) -> range:
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_the_compiled_system_agrees_with_the_naive_interpretation(chunk: int) -> None:
     """States, transitions, depth, and the shortest trace to a violation of any property are the same."""
-    compared = 0
-    for number in numbers(chunk, SPECS):
-        spec = spec_of(numbered(number))
-        try:
-            expected = naive.explore(spec, max_states=MAX_STATES)
-        except naive.TooManyStates:
-            continue
-        system = compile_spec(parse(to_yaml(spec)))
-        found = explore(system, crew(system, 1), Limits(MAX_STATES + 1), stop_at_violation=False)
-        counts = (found.states, found.transitions, found.depth)
-        assert counts == (expected.states, expected.transitions, expected.depth), number
-        shortest = {name: length for name, length in expected.violated.items() if length}
-        shortest |= {"no deadlock": expected.deadlock} if expected.deadlock else {}
-        shortest |= {"no global stall": expected.stall} if expected.stall else {}
-        if found.violation is None:
-            assert not shortest, number
-        else:
-            length = len(found.violation.trace)
-            assert length == min(shortest.values()) == shortest[found.violation.property], number
-        compared += 1
+    compared = sum(agree(spec_of(numbered(number)), number) for number in numbers(chunk, SPECS))
     assert compared > SPECS // CHUNKS * 0.9
+
+
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@given(specs())
+def test_they_agree_on_what_hypothesis_makes_up_too(spec: dict[str, Any]) -> None:
+    """With examples that it shrinks when they fail."""
+    agree(spec, to_yaml(spec))
+
+
+def agree(spec: dict[str, Any], name: object) -> bool:
+    """Compare the two on `spec`, which a failure calls `name`; False: it has too many states to compare."""
+    try:
+        expected = naive.explore(spec, max_states=MAX_STATES)
+    except naive.TooManyStates:
+        return False
+    system = compile_spec(parse(to_yaml(spec)))
+    found = explore(system, crew(system, 1), Limits(MAX_STATES + 1), stop_at_violation=False)
+    counts = (found.states, found.transitions, found.depth)
+    assert counts == (expected.states, expected.transitions, expected.depth), name
+    shortest = {prop: length for prop, length in expected.violated.items() if length}
+    shortest |= {"no deadlock": expected.deadlock} if expected.deadlock else {}
+    shortest |= {"no global stall": expected.stall} if expected.stall else {}
+    if found.violation is None:
+        assert not shortest, name
+    else:
+        length = len(found.violation.trace)
+        assert length == min(shortest.values()) == shortest[found.violation.property], name
+    return True
 
 
 def without_sql(part: Any) -> Any:

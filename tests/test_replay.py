@@ -483,3 +483,34 @@ def test_an_interrupted_replay_cleans_up(seconds: float, dsn: str) -> None:
 
     asyncio.run(interrupted())
     assert remains(dsn) == []
+
+
+CROWD = """
+name: a queue at one row
+sets: {k: 2}
+resources: {row: {kind: row, per: [k]}}
+transactions:
+  up: {steps: [{"row[0]": FOR UPDATE}, {"row[1]": FOR UPDATE}]}
+  down: {steps: [{"row[1]": FOR UPDATE}, {"row[0]": FOR UPDATE}]}
+  one: {steps: [{"row[1]": FOR UPDATE}]}
+workers: 3
+expect: deadlock
+"""
+
+IMPATIENT = """
+name: an error gives the locks back at once
+sets: {k: 2}
+resources: {row: {kind: row, per: [k]}}
+transactions:
+  impatient: {steps: [{"row[1]": FOR UPDATE}, {"row[0]": FOR UPDATE NOWAIT, else: [rollback]}]}
+  hasty: {steps: [{"row[1]": FOR UPDATE}, {"row[0]": FOR UPDATE NOWAIT}]}
+  holder: {steps: [{"row[0]": FOR UPDATE}]}
+workers: 4
+"""
+
+
+@pytest.mark.parametrize("text", [CROWD, IMPATIENT])
+def test_schedules_end_before_the_order_of_a_queue_would_matter(text: str, dsn: str) -> None:
+    """Neither a waiter that others queue behind, nor the moment at which an error frees its locks, is taken for a difference."""
+    done = schedules(text, dsn, workers=4, count=40)
+    assert done.outcome is ReplayOutcome.CONFIRMED, done.runs[-1].performance

@@ -177,7 +177,7 @@ class _Job:
             code, report = self._schedules(spec, address)
             if result.unmet is not None:
                 report += self.page.fit(f"  {expectation(result)}\n")
-            return worst([code, result.exit_code]), report
+            return worst([code, ExitCode.EXPECTED if result.unmet is None else ExitCode.UNEXPECTED]), report
         if spec.replay is not None:
             return self._code(result, address)
         replayed = replay_trace(prepare(result.spec), result.trace, address)

@@ -94,6 +94,11 @@ class _Walk:
         """If the model is in a deadlock, send the requests of the cycle that have not been sent yet."""
         workers = view(self.semantics, self.now.state)
         self.cycle = find_cycle(workers)
+        open_requests = [worker for worker in self.cycle if not self.now.waits(worker)]
+        if any(self.now.wanted(self._request(self.now, worker).resource) for worker in open_requests):
+            # It would wait behind another waiter, whom Postgres then names as its blocker: the walk ends before that.
+            self.cycle = ()
+            return True
         for worker in self.cycle:
             if not self.now.waits(worker):
                 config = self.now.configs[worker]
@@ -168,6 +173,7 @@ class _Walk:
         if request.wait is not Wait.BLOCK and self._blockers(self.now, worker, request):
             refusals = [m for m in self.compilation.machine.moves(before) if m.action is ActionKind.REFUSE]
             self._plain(worker, self.rng.choice(refusals))
+            self._clear_error(worker)
             return
         step = ConcreteStep(worker, before, self._granted(before), begins=True)
         conditional = any(request.wait for request in step.move.requests)
@@ -179,6 +185,12 @@ class _Walk:
             command = replace(command, outcome=Outcome.WAITS, blockers=blockers)
         self.commands.append(command)
         self.now = after
+
+    def _clear_error(self, worker: int) -> None:
+        """After an error Postgres gives back the locks at once, so the rollback that must follow is not put off."""
+        moves = list(self.compilation.machine.moves(self.now.configs[worker]))
+        if moves and all(move.action in (ActionKind.ROLLBACK, ActionKind.ROLLBACK_TO) for move in moves):
+            self._plain(worker, self.rng.choice(moves))
 
     def _take(self, now: _Moment, worker: int) -> tuple[_Moment, int, int | None]:
         """Take the lock that `worker` asks for and the others of the same statement.

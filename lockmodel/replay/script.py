@@ -231,7 +231,7 @@ def commands_of(
                 worker, statements.for_lock(step), text, resumes=resumes, conditional=conditional, step=number
             )
         case ActionKind.REFUSE:
-            yield from _refusal(step, number, statements)
+            yield from _refusal(step, number, statements, resumes)
         case ActionKind.SAVEPOINT | ActionKind.ROLLBACK_TO:
             word = "SAVEPOINT" if action is ActionKind.SAVEPOINT else "ROLLBACK TO SAVEPOINT"
             name = str(getattr(step.move.step, "name", "")).replace('"', '""')
@@ -245,10 +245,12 @@ def commands_of(
             return
 
 
-def _refusal(step: ConcreteStep, number: int | None, statements: Statements) -> Iterable[Command]:
+def _refusal(
+    step: ConcreteStep, number: int | None, statements: Statements, resumes: tuple[int, ...]
+) -> Iterable[Command]:
     """A request that is not granted at once: an error for NOWAIT, an empty answer for SKIP LOCKED and TRY."""
     yield Command(
         step.worker, statements.for_lock(step), step.move.label, Outcome.REFUSED, conditional=True, step=number
     )
     if step.move.target.status is Status.ABORTED:
-        yield Command(step.worker, "ROLLBACK", "rollback", step=number)
+        yield Command(step.worker, "ROLLBACK", "rollback", resumes=resumes, step=number)

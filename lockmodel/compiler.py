@@ -6,8 +6,10 @@ so the locations of one worker are all there is; the engines combine them.
 
 from __future__ import annotations
 
+import gc
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from lockmodel.config import Config, Move
@@ -15,10 +17,11 @@ from lockmodel.errors import SpecError
 from lockmodel.machine import Machine
 from lockmodel.program import Program
 from lockmodel.resolver import resolve
+from lockmodel.silent import text_of
 from lockmodel.spec import Spec
 from lockmodel.system import ActionKind, Edge, Location, Resource, Role, Status, System
 
-MAX_LOCATIONS = 100_000
+MAX_LOCATIONS = 50_000
 
 
 def compile_spec(spec: Spec) -> System:
@@ -54,8 +57,9 @@ class Compilation:
         self._configs: list[Config] = []
         idle = self._number(Config())
         edges: list[tuple[Edge, ...]] = []
-        while len(edges) < len(self._configs):
-            edges.append(tuple(self._edges(self._configs[len(edges)])))
+        with _without_collection():
+            while len(edges) < len(self._configs):
+                edges.append(tuple(self._edges(self._configs[len(edges)])))
         self.machine.lift_limit()
         locations = tuple(self._location(index, out) for index, out in enumerate(edges))
         assert idle == 0 and locations[0].status is Status.IDLE
@@ -86,7 +90,7 @@ class Compilation:
                     f"a worker can be at more than {MAX_LOCATIONS:,} different places; make a set smaller, or choose fewer "
                     "parameters",
                 )
-            self.machine.spend(len(config.levels) + len(config.env) + len(config.held), config)
+            self.machine.spend(2 * len(config.levels) + len(config.env) + 2 * len(config.held), config)
             self._numbers[key] = len(self._configs)
             self._configs.append(config)
         return self._numbers[key]
@@ -128,6 +132,18 @@ class Compilation:
         )
 
 
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Keep Python from looking for garbage: all that is made here is kept, and the search would take half of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _join(first: Edge | None, second: Edge) -> Edge:
     if first is None or first.guard is None:
         return first or second
@@ -141,7 +157,7 @@ def _join(first: Edge | None, second: Edge) -> Edge:
 def _resources(program: Program) -> Iterable[Resource]:
     for family in program.families.values():
         for arguments in itertools.product(*(program.sets[name] for name in family.per)):
-            name = f"{family.name}[{', '.join(map(str, arguments))}]" if arguments else family.name
+            name = f"{family.name}[{', '.join(map(text_of, arguments))}]" if arguments else family.name
             yield Resource(name, family.name, arguments, family.kind, family.capacity, family.session)
 
 

@@ -18,6 +18,8 @@ from lockmodel.spec import Elements, Spec, check_elements
 from lockmodel.system import Status
 
 MAX_RESOURCES = 100_000
+MAX_SET_ELEMENTS = 100_000
+"""In all sets together."""
 MAX_VALUATIONS = 4096
 MAX_VARIABLES = 64
 _RESERVED = {*keyword.kwlist, "w", "count", "any", "all", "true", "false", "for", "either", "if", "set", "savepoint", "release",
@@ -35,6 +37,7 @@ class Declarations:
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
+        self._check_sets()
         self.sets = {name: _elements(elements, spec, "sets", name) for name, elements in spec.sets.items()}
         self._check_names()
         self.variables = {
@@ -47,6 +50,16 @@ class Declarations:
         self._check_size()
         self.words = self._words()
         self.roles = self._roles()
+
+    def _check_sets(self) -> None:
+        total = 0
+        for name, elements in self.spec.sets.items():
+            total += elements if isinstance(elements, int) else len(elements)
+            if total > MAX_SET_ELEMENTS:
+                message = (
+                    f"with {name}, the sets have more than {MAX_SET_ELEMENTS:,} elements in all; make them smaller"
+                )
+                raise SpecError(self.spec.at("sets", name), message)
 
     def _check_names(self) -> None:
         seen: dict[str, str] = {}

@@ -154,6 +154,8 @@ def _check(node: ast.expr, workers: bool, inside_count: bool) -> None:
             check(generator.elt)
         case ast.Attribute(value=ast.Name(id="w")) if workers:
             _need_count(inside_count, f"w.{node.attr}")
+            if node.attr in ("holds", "waits_for"):
+                raise ExpressionError(f"w.{node.attr} needs a resource: w.{node.attr}(lane[0])")
         case ast.Call(func=ast.Attribute(value=ast.Name(id="w"), attr=name), args=arguments, keywords=[]) if workers:
             _need_count(inside_count, f"w.{name}(…)")
             most = {"holds": 2, "waits_for": 2}.get(name)
@@ -248,79 +250,85 @@ def evaluate(
 
     Raises ExpressionError where types don't fit, a division is by zero, or a number leaves MAX_INTEGER.
     """
+    return _Evaluation(names, worker, count).value(tree)
 
-    def value(node: ast.expr) -> Value:
-        result = term(node)
+
+@dataclass(frozen=True)
+class _Evaluation:
+    names: Mapping[str, Value]
+    worker: WorkerTerm | None
+    count: Counter | None
+
+    def value(self, node: ast.expr) -> Value:
+        result = self.term(node)
         if result is None:
-            message = (
-                f"{ast.unparse(node)} can only be compared, as in {ast.unparse(node)} == 1: not every worker has it"
-            )
-            raise ExpressionError(message)
+            text = ast.unparse(node)
+            raise ExpressionError(f"{text} can only be compared, as in {text} == 1: not every worker has it")
         return result
 
-    def term(node: ast.expr) -> Value | None:
+    def term(self, node: ast.expr) -> Value | None:
+        """The value of `node`; None for a variable of a worker that has none of that name."""
         match node:
             case ast.Constant(value=bool() | int() | str() as constant):
                 return constant
             case ast.Name(id=name):
-                return names.get(name, _WORDS.get(name, name))
+                return self.names.get(name, _WORDS.get(name, name))
             case ast.BoolOp(op=op, values=values):
                 wanted = isinstance(op, ast.Or)
-                return next((wanted for item in values if truth(item) is wanted), not wanted)
+                return next((wanted for item in values if self.truth(item) is wanted), not wanted)
             case ast.UnaryOp(op=ast.Not(), operand=operand):
-                return not truth(operand)
+                return not self.truth(operand)
             case ast.UnaryOp(operand=operand):
-                return -integer(operand)
+                return -self.integer(operand)
             case ast.BinOp(left=left, right=right):
-                return _arithmetic(node, integer(left), integer(right))
+                return _arithmetic(node, self.integer(left), self.integer(right))
             case ast.Compare(left=left, ops=ops, comparators=comparators):
-                return compare(left, ops, comparators)
+                return self.compare(left, ops, comparators)
             case ast.IfExp(test=test, body=body, orelse=orelse):
-                return term(body) if truth(test) else term(orelse)
-            case ast.Call(func=ast.Name(id="count"), args=[predicate]) if count is not None:
-                return count(predicate)
-            case _ if worker is not None:
-                return worker(node)
+                return self.term(body) if self.truth(test) else self.term(orelse)
+            case ast.Call(func=ast.Name(id="count"), args=[predicate]) if self.count is not None:
+                return self.count(predicate)
+            case _ if self.worker is not None:
+                return self.worker(node)
         raise ExpressionError(f"{ast.unparse(node)} has no meaning here")
 
-    def truth(node: ast.expr) -> bool:
-        result = value(node)
+    def truth(self, node: ast.expr) -> bool:
+        result = self.value(node)
         if not isinstance(result, bool):
             raise ExpressionError(not_a_truth(ast.unparse(node), result))
         return result
 
-    def integer(node: ast.expr) -> int:
-        return whole(node, value(node))
+    def integer(self, node: ast.expr) -> int:
+        return _whole(node, self.value(node))
 
-    def whole(node: ast.expr, result: Value) -> int:
-        if isinstance(result, bool) or not isinstance(result, int):
-            message = (
-                f"{ast.unparse(node)} is {quote(_text(result))}, not an integer; + - * // % < <= > >= are for integers"
-            )
-            raise ExpressionError(message)
-        return result
-
-    def compare(left: ast.expr, ops: Sequence[ast.cmpop], comparators: Sequence[ast.expr]) -> bool:
+    def compare(self, left: ast.expr, ops: Sequence[ast.cmpop], comparators: Sequence[ast.expr]) -> bool:
         # Each term is evaluated once, also where `a < b < c` compares it twice: else nesting would double the work at each level.
-        mine = term(left)
+        mine = self.term(left)
         for op, right in zip(ops, comparators, strict=True):
             if isinstance(op, ast.In | ast.NotIn) and isinstance(right, ast.Tuple | ast.List):
-                found = mine is not None and any(same(mine, value(item)) for item in right.elts)
+                found = mine is not None and any(same(mine, self.value(item)) for item in right.elts)
                 if mine is None or found is isinstance(op, ast.NotIn):
                     return False
                 continue
-            other = term(right)
+            other = self.term(right)
             if mine is None or other is None:
                 return False
             if isinstance(op, ast.Eq | ast.NotEq):
                 if same(mine, other) is isinstance(op, ast.NotEq):
                     return False
-            elif not _ordered(op, whole(left, mine), whole(right, other)):
+            elif not _ordered(op, _whole(left, mine), _whole(right, other)):
                 return False
             left, mine = right, other
         return True
 
-    return value(tree)
+
+def _whole(node: ast.expr, result: Value) -> int:
+    if isinstance(result, bool) or not isinstance(result, int):
+        message = (
+            f"{ast.unparse(node)} is {quote(_text(result))}, not an integer; + - * // % < <= > >= are for integers"
+        )
+        raise ExpressionError(message)
+    return result
 
 
 def same(left: Value, right: Value) -> bool:

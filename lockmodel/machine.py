@@ -104,7 +104,7 @@ class Machine(SilentSteps):
             case Status.RUNNING:
                 moves = self._steps(config)
         for move in moves:
-            self.spend(8, move.target)
+            self.spend(6, move.target)
             yield move
 
     def _starts(self, idle: Config, transaction: TransactionProgram) -> Iterator[Move]:

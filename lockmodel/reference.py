@@ -16,6 +16,8 @@ from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, System
 from lockmodel.trace import Trace
 
 _REPORT_EVERY = 2_000
+MAX_NUMBERS = 50_000_000
+"""Locations of workers that all states together may have, some 8 bytes each: a bound for searches with hundreds of workers."""
 
 
 def explore(
@@ -47,6 +49,7 @@ class _Search:
         self.semantics = Semantics(system, crew)
         self.properties = evaluators(self.semantics)
         self.limits = limits
+        self.max_states = min(limits.max_states, MAX_NUMBERS // max(1, len(crew)))
         self.progress = progress
         self.stop_at_violation = stop_at_violation
         self.parents: dict[State, tuple[State, Action] | None] = {}
@@ -86,8 +89,8 @@ class _Search:
                     successor = self.semantics.after(state, action)
                     if successor in self.parents:
                         continue
-                    if len(self.parents) >= self.limits.max_states:
-                        return f"reached the limit of {self.limits.max_states:,} states"
+                    if len(self.parents) >= self.max_states:
+                        return f"reached the limit of {self.max_states:,} states"
                     self.parents[successor] = (state, action)
                     following.append(successor)
                     if self._violates(successor) and self.stop_at_violation:

@@ -15,10 +15,10 @@ from lockmodel.expressions import ExpressionError, Value, evaluate, same, truth
 from lockmodel.program import Assign, Either, If, Lock, Loop, Program, Reference, Step
 from lockmodel.system import Hold, Resource
 
-MAX_WORK = 2_000_000
+MAX_WORK = 3_000_000
 """What one compilation may cost, counted in steps, in evaluations of formulas and in values and locks that a step has to copy.
 
-It takes some 4 µs and 300 bytes each. A spec that needs more is refused instead of filling the memory.
+It takes some 2 µs and 200 bytes each. A spec that needs more is refused instead of filling the memory.
 """
 
 
@@ -70,7 +70,7 @@ class SilentSteps:
             here = pending.pop()
             self.spend(2 + (len(here.stack) + len(here.env) + len(here.levels) + len(here.session)) // 8, here)
             if branched:
-                self.spend(2, here)
+                self.spend(4, here)
                 # Ways that part can meet again, and there can be 2^40 of them. (One way alone never meets itself.)
                 identity = self._identity(here)
                 if identity in seen:
@@ -134,12 +134,14 @@ class SilentSteps:
             case Loop():
                 return self._enter(rest, step)
             case If(shared=False):
+                self.spend(step.condition.size // 2, here)
                 try:
                     branch = step.then if truth(step.condition, dict(here.env)) else step.otherwise
                 except ExpressionError as error:
                     raise SpecError(step.position, str(error)) from None
                 return [rest.having(stack=(Frame(branch, 0), *rest.stack))]
             case Assign(shared=False):
+                self.spend(sum(2 + expression.size // 2 for _, expression in step.values), here)
                 try:
                     names = dict(here.env)
                     values = {name: evaluate(expression.tree, names) for name, expression in step.values}

@@ -24,6 +24,8 @@ another, as an enqueue does in an order of its own: the two can deadlock.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lockmodel.queue.catalog import Catalog, Connection, rows
 from lockmodel.queue.closing import Done, Held, close, done_row, forget, still_open, write_done
 from lockmodel.queue.lanes import take
@@ -79,7 +81,7 @@ async def cancel(connection: Connection, catalog: Catalog, job_id: int) -> bool:
         await write_done(connection, catalog, claim.ready_slot, [done_row(claim, "cancelled")])
         await close(connection, catalog, held, "cancelled")
         await rows(connection, catalog.statement(_DELETE_LEASE), {"job_id": job_id, "run_lease": claim.run_lease})
-        await forget(connection, catalog, held)
+        await forget(connection, catalog, [replace(claim, lease_slot=None)])
         return True
     if taken := await rows(connection, catalog.statement(_TAKE_DEFERRED), {"job_id": job_id}):
         [(queue, priority, seq, attempt, run_lease, key, payload, enqueued_at)] = taken

@@ -160,7 +160,10 @@ class StripedQueue:
             return await closing.snooze(connection, self._catalog, claim, delay_s)
 
     async def heartbeat(self, claims: Iterable[Claim]) -> tuple[Claim, ...]:
-        """Say that the workers of `claims` are alive; returns those that are still open: stop working on the others."""
+        """Say that the workers of `claims` are alive; returns those that are still open: stop working on the others.
+
+        Beside a `complete` of the same claims this can deadlock (40P01; try again) if they are of several claim slots.
+        """
         wanted = tuple(claims)
         if not wanted:
             return ()

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from lockmodel.compiler import compile_spec
+from lockmodel.engines import EngineOptions, search
 from lockmodel.explanation import explain
 from lockmodel.exploration import INTERRUPTED, Exploration, Limits, Progress
 from lockmodel.overrides import Overrides, apply
 from lockmodel.prover import Certificate, prove
-from lockmodel.reference import explore
 from lockmodel.semantics import Crew, crew
 from lockmodel.spec import Spec
 from lockmodel.system import System
@@ -26,6 +26,7 @@ def check(
     overrides: Overrides | None = None,
     limits: Limits | None = None,
     *,
+    engine: EngineOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> CheckResult:
     """Decide whether all properties of `spec` hold.
@@ -43,7 +44,7 @@ def check(
     explorations: list[Exploration] = []
     for count in ANY_COUNTS if open_number else (1,):
         left = replace(limits, spent_seconds=time.monotonic() - started)
-        explorations.append(explore(system, crew(system, count), left, progress=progress))
+        explorations.append(search(system, crew(system, count), left, options=engine, progress=progress))
         latest = explorations[-1]
         if latest.violation or not latest.complete or _settled(system, certificate):
             break

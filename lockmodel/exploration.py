@@ -8,20 +8,31 @@ from lockmodel.semantics import Crew
 from lockmodel.trace import Trace
 
 DEFAULT_MAX_STATES = 2_000_000
+"""Of the reference engine, unless a limit is given; the others are limited by memory."""
 STOPPED_AT_VIOLATION = "stopped at the first violation"
 INTERRUPTED = "interrupted"
 
 
+class AskReference(Exception):
+    """A fast engine met a step or a formula that has no meaning; the reference engine finds out where that comes up first."""
+
+
+class Unsupported(Exception):
+    """A fast engine can't search this system; the message says why, for a person."""
+
+
 @dataclass(frozen=True)
 class Limits:
-    """Where a search gives up: after `max_states` states or `timeout_seconds` of work (None: no such limit).
+    """Where a search gives up.
 
-    `spent_seconds`: how much of that time went to earlier searches of the same check.
+    After `max_states` states (None: the engine's own limit), `timeout_seconds` of work (None: no limit), of which `spent_seconds` went to
+    earlier searches of the same check, or when the process has `memory_bytes` (None: half of the machine's).
     """
 
-    max_states: int = DEFAULT_MAX_STATES
+    max_states: int | None = None
     timeout_seconds: float | None = None
     spent_seconds: float = 0.0
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,10 @@ class Exploration:
     """Why the search ended before it had seen everything: a limit, an interruption or a violation."""
     violation: Violation | None = None
     engine: str = "reference"
+    reductions: tuple[str, ...] = ()
+    """`symmetry` and `partial order`, where they were used: the counts are those of the reduced space."""
+    note: str = ""
+    """Why not by a faster engine, if there should have been one."""
 
     @property
     def complete(self) -> bool:

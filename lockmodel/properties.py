@@ -14,7 +14,7 @@ from typing import Any
 from lockmodel.errors import Position, SpecError
 from lockmodel.expressions import ExpressionError, Value, evaluate, not_a_truth
 from lockmodel.semantics import Semantics, State
-from lockmodel.system import Location, Property, System
+from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, Location, Property, System
 
 MAX_NODES = 50_000
 MAX_REMEMBERED = 4_000_000
@@ -31,7 +31,7 @@ class Evaluator:
         self._tree = _unroll(prop.expression.tree, self._system.sets, self._position, [0])
         self._counts = [node for node in ast.walk(self._tree) if _is_count(node)]
         self._index = {id(node): index for index, node in enumerate(self._counts)}
-        self._needs_waiting = any(
+        self.needs_waiting = any(
             isinstance(node, ast.Attribute) and node.attr == "waits_for" for node in ast.walk(self._tree)
         )
         self._shared = [dict(zip(self._system.variables, values, strict=True)) for values in self._system.valuations]
@@ -44,6 +44,11 @@ class Evaluator:
         self._values: dict[tuple[int, tuple[int, ...]], bool] = {}
 
     @property
+    def size(self) -> int:
+        """How many `count(…)` terms there are: the length of a vector."""
+        return len(self._counts)
+
+    @property
     def _position(self) -> Position:
         return self.property.position or Position(self._system.name)
 
@@ -51,10 +56,14 @@ class Evaluator:
         """Whether `state` violates the property; `waiting` as `Semantics.waiting` gives it."""
         totals = [0] * len(self._counts)
         for worker, location in enumerate(state.locations):
-            vector = self._vector(self.semantics.crew.roles[worker], location, state.valuation, worker in waiting)
+            vector = self.vector(self.semantics.crew.roles[worker], location, state.valuation, worker in waiting)
             for index, truth in enumerate(vector):
                 totals[index] += truth
-        key = (state.valuation, tuple(totals))
+        return self.broken(state.valuation, tuple(totals))
+
+    def broken(self, valuation: int, totals: tuple[int, ...]) -> bool:
+        """Whether a state with these counts (the sum of all workers' vectors) violates the property."""
+        key = (valuation, totals)
         value = self._values.get(key)
         if value is None:
             value = self._value(*key)
@@ -73,8 +82,9 @@ class Evaluator:
         self._owner = {id(node.args[0]): id(node) for node in self._counts if isinstance(node, ast.Call)}
         return self._truth(self._tree, valuation, count=count)
 
-    def _vector(self, role: str, location: int, valuation: int, waits: bool) -> tuple[int, ...]:
-        key = (role, location, valuation, waits and self._needs_waiting)
+    def vector(self, role: str, location: int, valuation: int, waits: bool) -> tuple[int, ...]:
+        """What a worker of `role` at `location` adds to each `count(…)` of the formula: 0 or 1."""
+        key = (role, location, valuation, waits and self.needs_waiting)
         if key in self._vectors:
             return self._vectors[key]
         here = self._system.locations[location]
@@ -192,6 +202,16 @@ def _unroll(tree: ast.expr, sets: Mapping[str, tuple[Value, ...]], position: Pos
 
 def _copy(tree: ast.expr) -> ast.expr:
     return ast.parse(ast.unparse(tree), mode="eval").body
+
+
+def broken_property(semantics: Semantics, properties: Iterable[Evaluator], state: State) -> str | None:
+    """The name of the first property that `state` violates: a deadlock comes first, then a global stall, then the formulas."""
+    waiting = semantics.waiting(state)
+    if waiting and semantics.stuck(state, waiting):
+        return NO_DEADLOCK
+    if semantics.system.no_global_stall and semantics.stalled(state, waiting):
+        return NO_GLOBAL_STALL
+    return next((one.property.name for one in properties if one.violated(state, waiting)), None)
 
 
 def evaluators(semantics: Semantics) -> list[Evaluator]:

@@ -9,10 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from lockmodel.exploration import INTERRUPTED, STOPPED_AT_VIOLATION, Exploration, Limits, Progress, Violation
-from lockmodel.properties import evaluators
+from lockmodel.exploration import (
+    DEFAULT_MAX_STATES,
+    INTERRUPTED,
+    STOPPED_AT_VIOLATION,
+    Exploration,
+    Limits,
+    Progress,
+    Violation,
+)
+from lockmodel.properties import broken_property, evaluators
 from lockmodel.semantics import Action, Crew, Semantics, State
-from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, System
+from lockmodel.system import System
 from lockmodel.trace import Trace
 
 _REPORT_EVERY = 2_000
@@ -49,7 +57,7 @@ class _Search:
         self.semantics = Semantics(system, crew)
         self.properties = evaluators(self.semantics)
         self.limits = limits
-        self.max_states = min(limits.max_states, MAX_NUMBERS // max(1, len(crew)))
+        self.max_states = min(limits.max_states or DEFAULT_MAX_STATES, MAX_NUMBERS // max(1, len(crew)))
         self.progress = progress
         self.stop_at_violation = stop_at_violation
         self.parents: dict[State, tuple[State, Action] | None] = {}
@@ -116,19 +124,11 @@ class _Search:
         """Check every property in `state`, and keep the first violation with its trace."""
         if self.violation is not None:
             return False
-        broken = self._broken_property(state)
+        broken = broken_property(self.semantics, self.properties, state)
         if broken is None:
             return False
         self.violation = Violation(broken, self._trace(state))
         return True
-
-    def _broken_property(self, state: State) -> str | None:
-        waiting = self.semantics.waiting(state)
-        if waiting and self.semantics.stuck(state, waiting):
-            return NO_DEADLOCK
-        if self.semantics.system.no_global_stall and self.semantics.stalled(state, waiting):
-            return NO_GLOBAL_STALL
-        return next((e.property.name for e in self.properties if e.violated(state, waiting)), None)
 
     def _trace(self, state: State) -> Trace:
         states, actions = [state], []

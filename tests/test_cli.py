@@ -243,7 +243,7 @@ def test_overrides_and_limits_reach_the_check() -> None:
     assert "lane[2]" in answer.out
     limited = lockmodel("check", "specs/awa/storage.yaml", "--max-states", "1,000")
     assert (limited.code, "reached the limit of 1,000 states" in limited.out) == (3, True)
-    timed = lockmodel("check", SLOW, "--timeout", "0.5")
+    timed = lockmodel("check", SLOW, "--engine", "reference", "--timeout", "0.5")
     assert (timed.code, "reached the time limit" in timed.out) == (3, True)
 
 
@@ -366,7 +366,7 @@ def test_a_quick_check_shows_no_progress() -> None:
 
 def test_a_long_search_says_how_far_it_is_and_can_be_interrupted() -> None:
     """After a second a line tells states, rate, frontier and depth; Ctrl-C reports what was covered and ends undecided."""
-    process = spawn("check", SLOW)
+    process = spawn("check", "--engine", "reference", SLOW)
     process.expect(r"[\d,]+ states, [\d,]+ a second; [\d,]+ to expand; depth \d+")
     process.sendintr()
     code, shown = finish(process)
@@ -380,7 +380,7 @@ def test_a_long_search_says_how_far_it_is_and_can_be_interrupted() -> None:
 
 def test_an_interruption_ends_the_whole_run() -> None:
     """After Ctrl-C the specs that are left are counted, not checked."""
-    process = spawn("check", DEMO, SLOW, STRIPED, UNMET)
+    process = spawn("check", "--engine", "reference", DEMO, SLOW, STRIPED, UNMET)
     process.expect("to expand")
     process.sendintr()
     code, shown = finish(process)
@@ -390,13 +390,25 @@ def test_an_interruption_ends_the_whole_run() -> None:
 
 def test_standard_error_in_a_file_gets_no_progress(tmp_path: Path) -> None:
     """A log is not filled with progress."""
-    answer = lockmodel("check", SLOW, "--timeout", "1.5", TERM="xterm")
+    answer = lockmodel("check", SLOW, "--engine", "reference", "--timeout", "1.5", TERM="xterm")
     assert answer.err == ""
+
+
+@pytest.mark.parametrize("engine", ["hashed", "rows"])
+def test_the_fast_engines_can_be_interrupted_too(engine: str) -> None:
+    """The threads end, and what was covered is reported."""
+    process = spawn("check", "specs/awa/storage.yaml", "--workers", "4", "--engine", engine)
+    process.expect("to expand")
+    process.sendintr()
+    code, shown = finish(process)
+    assert code == 3
+    assert "interrupted while searching 4 workers" in re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown)
+    assert "Traceback" not in shown
 
 
 def interrupted(after_seconds: float) -> Answer:
     process = subprocess.Popen(
-        [*LOCKMODEL, "check", SLOW], cwd=REPOSITORY, env=ENVIRONMENT,
+        [*LOCKMODEL, "check", "--engine", "reference", SLOW], cwd=REPOSITORY, env=ENVIRONMENT,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     time.sleep(after_seconds)

@@ -16,7 +16,7 @@ LAYERS = [
     ("vocabulary", {"errors", "modes"}),
     ("language", {"expressions", "templates", "document", "spec", "scenario", "faults", "parser", "overrides"}),
     ("system", {"system", "program", "declarations", "lookup", "resolver", "config", "silent", "machine", "compiler", "semantics", "trace", "properties"}),
-    ("engines", {"exploration", "reference", "prover"}),
+    ("engines", {"exploration", "budget", "reference", "places", "row_table", "row_watch", "rows", "retrace", "packed", "engines", "prover"}),
     ("results", {"explanation", "verdict", "checker"}),
     ("outward", {"report", "replay", "queue"}),
     ("doors", {"cli", "__main__", ""}),
@@ -25,6 +25,8 @@ LAYERS = [
 ONLY_IN = {
     "ruamel": {"parser"},
     "networkx": {"prover"},
+    "numpy": {"packed"},
+    "numba": {"packed"},
     "psycopg": {"replay", "queue"},
     "rich": {"report", "cli"},
     "typer": {"cli"},

@@ -17,6 +17,7 @@ from lockmodel.cli.common import (
     complain,
     one_of,
     seconds,
+    size,
     whole_number,
     worst,
 )
@@ -26,6 +27,20 @@ from lockmodel.cli.reporters import FORMATS, reporter
 from lockmodel.cli.startup import importing
 from lockmodel.errors import LockmodelError
 
+MemoryOption = Annotated[
+    str | None,
+    typer.Option("--memory", metavar="SIZE", help="Give up a search at this size (if left out, half of the memory)."),
+]
+EngineOption = Annotated[
+    str,
+    typer.Option("--engine", metavar="NAME", help="Search with auto, reference, rows, dense or hashed."),
+]
+SymmetryOption = Annotated[
+    bool, typer.Option("--symmetry", help="Count states that differ only in which worker is where as one.")
+]
+PartialOrderOption = Annotated[
+    bool, typer.Option("--partial-order", help="Leave out orders that can't matter for deadlocks.")
+]
 FormatOption = Annotated[str, typer.Option("--format", metavar="|".join(FORMATS), help="For people or for programs.")]
 
 
@@ -39,18 +54,28 @@ def check(
     workers: WorkersOption = None,
     max_states: MaxStatesOption = None,
     timeout: TimeoutOption = None,
+    memory: MemoryOption = None,
+    engine: EngineOption = "auto",
+    symmetry: SymmetryOption = False,
+    partial_order: PartialOrderOption = False,
     form: FormatOption = FORMATS[0],
     output: OutputOption = None,
 ) -> int:
     """Decide for each spec whether its transactions can deadlock."""
     with importing():
         from lockmodel.checker import check as decide
-        from lockmodel.exploration import DEFAULT_MAX_STATES, INTERRUPTED, Limits
+        from lockmodel.engines import ENGINES, EngineOptions
+        from lockmodel.exploration import INTERRUPTED, Limits
         from lockmodel.overrides import parse_overrides
         from lockmodel.report.json import Failure
     one_of("--format", form, FORMATS)
     overrides = parse_overrides(settings or (), workers or ())
-    limits = Limits(whole_number("--max-states", max_states, DEFAULT_MAX_STATES), seconds("--timeout", timeout))
+    options = EngineOptions(one_of("--engine", engine, ENGINES), symmetry, partial_order)
+    limits = Limits(
+        max_states=whole_number("--max-states", max_states),
+        timeout_seconds=seconds("--timeout", timeout),
+        memory_bytes=size("--memory", memory),
+    )
     files = find_specs(specs or ())
     check_output(output, [found.file for found in files])
     with importing():
@@ -61,7 +86,7 @@ def check(
         try:
             spec = read_spec(found)
             with Ticker(spec.source.file) as ticker:
-                result = decide(spec, overrides, limits, progress=ticker)
+                result = decide(spec, overrides, limits, engine=options, progress=ticker)
         except LockmodelError as error:
             complain(error)
             codes.append(ExitCode.BAD_INPUT)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from importlib import import_module
 from importlib.util import find_spec
 from io import TextIOWrapper
-from typing import Annotated, TextIO
+from typing import Annotated, TextIO, overload
 
 import typer
 
@@ -63,14 +64,18 @@ OutputOption = Annotated[
 ]
 MaxStatesOption = Annotated[
     str | None,
-    typer.Option("--max-states", metavar="N", help="Give up a search after N states (if left out, 2,000,000)."),
+    typer.Option("--max-states", metavar="N", help="Give up a search after N states."),
 ]
 TimeoutOption = Annotated[
     str | None, typer.Option("--timeout", metavar="SECONDS", help="Give up a spec after this many seconds.")
 ]
 
 
-def whole_number(option: str, text: str | None, default: int) -> int:
+@overload
+def whole_number(option: str, text: str | None, default: int) -> int: ...
+@overload
+def whole_number(option: str, text: str | None, default: None = None) -> int | None: ...
+def whole_number(option: str, text: str | None, default: int | None = None) -> int | None:
     """The value of an option that takes a number from 1 on. Raises UsageError."""
     if text is None:
         return default
@@ -89,6 +94,19 @@ def seconds(option: str, text: str | None) -> float | None:
         if value > 0 and math.isfinite(value):
             return value
     raise UsageError(f"{option} {quote(text)}: it must be a number of seconds, more than 0")
+
+
+def size(option: str, text: str | None) -> int | None:
+    """The bytes that an option such as `4GiB`, `500M` or `0.5 g` means; None if it is not given. Raises UsageError."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d{1,12}(?:\.\d{1,9})?)\s*([kmgt]?)(?:i?b)?", text.strip().lower(), re.ASCII)
+    if match:
+        unit = 1 << (10 * " kmgt".index(match[2] or " "))
+        value = int(float(match[1]) * unit)
+        if value > 0:
+            return value
+    raise UsageError(f"{option} {quote(text)}: it must be a size such as 4GiB or 500MiB")
 
 
 def one_of(option: str, text: str, available: Sequence[str]) -> str:

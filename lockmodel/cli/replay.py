@@ -79,12 +79,12 @@ def replay(
         import lockmodel.checker
         import lockmodel.report.replay
         import lockmodel.report.trace_file  # noqa: F401
-        from lockmodel.exploration import DEFAULT_MAX_STATES, Limits
+        from lockmodel.exploration import Limits
         from lockmodel.overrides import parse_overrides
         from lockmodel.replay.replayer import default_dsn, server
     quiet_psycopg()
     overrides = parse_overrides(settings or (), workers or ())
-    limits = Limits(whole_number("--max-states", max_states, DEFAULT_MAX_STATES), seconds("--timeout", timeout))
+    limits = Limits(whole_number("--max-states", max_states), seconds("--timeout", timeout))
     count = None if schedules is None else whole_number("--schedules", schedules, DEFAULT_SCHEDULES)
     files = find_specs(specs or ())
     job = _Job(overrides, limits, count, _seed(seed), dsn, len(files) > 1)

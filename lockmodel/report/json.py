@@ -117,6 +117,7 @@ def _search(exploration: Exploration) -> Json:
     return {
         "workers": {role: roles.count(role) for role in dict.fromkeys(roles)},
         "engine": exploration.engine,
+        "reductions": list(exploration.reductions),
         "states": exploration.states,
         "transitions": exploration.transitions,
         "depth": exploration.depth,

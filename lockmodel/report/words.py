@@ -254,7 +254,9 @@ def searched(exploration: Exploration) -> str:
         f"depth {exploration.depth}, {exploration.seconds:.2f} s"
     )
     end = "complete" if exploration.complete else exploration.stopped
-    return f"Searched {_crew(exploration.crew)}: {counts}; {end} ({exploration.engine} engine)."
+    engine = ", ".join([f"{exploration.engine} engine", *(f"reduced by {word}" for word in exploration.reductions)])
+    note = f" {sentence(exploration.note)}" if exploration.note else ""
+    return f"Searched {_crew(exploration.crew)}: {counts}; {end} ({engine}).{note}"
 
 
 def _crew(workers: Crew) -> str:
@@ -287,7 +289,7 @@ def advice(result: CheckResult) -> str:
     if all(exploration.complete for exploration in result.explorations):
         return "With --workers N it is decided for N workers."
     interrupted = any(exploration.stopped == INTERRUPTED for exploration in result.explorations)
-    return "" if interrupted else "With a larger --max-states or --timeout the search goes on."
+    return "" if interrupted else "With a larger --max-states, --timeout or --memory the search goes on."
 
 
 def replay_command(result: CheckResult) -> str:

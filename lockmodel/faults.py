@@ -20,7 +20,7 @@ _KINDS = {
     "sets": "set", "transactions": "transaction", "resources": "resource", "variables": "variable", "roles": "role",
 }  # fmt: skip
 _TAGGED: dict[str, type[Node]] = {
-    "?for": spec.ForStep, "?either": spec.EitherStep, "?if": spec.IfStep, "?set": spec.SetStep,
+    "?for": spec.ForStep, "?statement": spec.StatementStep, "?either": spec.EitherStep, "?if": spec.IfStep, "?set": spec.SetStep,
     "?savepoint": spec.SavepointStep, "?rollback to": spec.RollbackToStep, "?release": spec.ReleaseStep,
     "?lock": spec.LockStep, "?deadlock": spec.DeadlockExpected, "?violated": spec.ViolationExpected,
     "?safe": scenario.SafeOutcome, "?refuted": scenario.RefutedOutcome,

@@ -45,6 +45,7 @@ from lockmodel.spec import (
     SavepointStep,
     SetStep,
     Spec,
+    StatementStep,
     Transaction,
     ViolationExpected,
 )
@@ -183,6 +184,12 @@ class _Resolver:
                 body = self._block(step.do, inner, step, ("do",))
                 self.lookup.check_template(step.sql, scope, step, "sql", not_yet=step.over)
                 return Loop(tuple(step.over.items()), step.order, body, step.sql, step.at())
+            case StatementStep():
+                self._check_own_sql(step, scope, "statement")
+                body = self._block(step.takes, replace(scope, sql=step.statement), step, ("takes",))
+                self.lookup.check_template(step.statement, scope, step, "statement")
+                # A loop that runs once: what makes a statement of several locks is the loop's `sql`.
+                return Loop((), "forward", body, step.statement, step.at())
             case EitherStep():
                 branches = [self._block(branch, scope, step, ("either", i)) for i, branch in enumerate(step.either)]
                 return Either(tuple(branches), step.at())
@@ -271,11 +278,10 @@ class _Resolver:
         return Reference(family.table, arguments, family.table, reference.position)
 
     @staticmethod
-    def _check_own_sql(step: ForStep | LockStep, scope: Scope) -> None:
+    def _check_own_sql(step: ForStep | StatementStep | LockStep, scope: Scope, key: str = "sql") -> None:
         if scope.sql is not None:
-            raise SpecError(
-                step.at("sql"), "the sql of the `for` around takes all the locks inside, this one too; drop one of them"
-            )
+            message = "the sql of the `for` or `statement` around takes all the locks inside, this one too; drop one of them"
+            raise SpecError(step.at(key), message)
 
     # Properties
 
@@ -330,6 +336,8 @@ def _savepoints(steps: Iterable[SpecStep]) -> Iterable[str]:
                 yield step.savepoint
             case ForStep():
                 yield from _savepoints(step.do)
+            case StatementStep():
+                yield from _savepoints(step.takes)
             case EitherStep():
                 for branch in step.either:
                     yield from _savepoints(branch)

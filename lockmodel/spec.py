@@ -192,6 +192,13 @@ class ForStep(Node):
     sql: StrictStr | None = Field(None, description="One statement that takes all the locks of the loop.")
 
 
+class StatementStep(Node):
+    """One SQL statement that takes several locks: its own rows, and those of foreign keys and triggers."""
+
+    statement: Annotated[StrictStr, Field(min_length=1)] = Field(description="The SQL.")
+    takes: Annotated[list[Step], Field(min_length=1)] = Field(description="The locks that it takes, in its order.")
+
+
 class EitherStep(Node):
     """One of several lists of steps."""
 
@@ -236,7 +243,7 @@ class ReleaseStep(Node):
 
 
 _LOCK_OPTIONS = ("then", "else", "sql", "label", "table mode")
-STEP_KEYS = ("for", "either", "if", "set", "savepoint", "rollback to", "release")
+STEP_KEYS = ("for", "statement", "either", "if", "set", "savepoint", "rollback to", "release")
 WORDS = ", ".join((*STEP_KEYS, "commit", "rollback"))
 
 
@@ -255,6 +262,7 @@ def _step_tag(value: Any) -> str | None:
 
 Step = Annotated[
     Annotated[ForStep, Tag("?for")]
+    | Annotated[StatementStep, Tag("?statement")]
     | Annotated[EitherStep, Tag("?either")]
     | Annotated[IfStep, Tag("?if")]
     | Annotated[SetStep, Tag("?set")]

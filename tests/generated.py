@@ -269,6 +269,8 @@ def construct(tape: Tape, scope: Scope) -> list[Step]:
         options += [for_loop] * (0 if scope.in_loop else 3) + [either] * 2 + [savepoint_block] * 2
         options += [if_step] * (3 if names else 0)
         options += [session_block] * (5 if scope.kinds("advisory", scope="session") else 0)
+    if scope.depth < 2 and not scope.in_loop:
+        options += [one_statement]
     options += [set_step] * (2 if scope.shared or scope.local else 0)
     if scope.savepoint:
         options += [rollback_to] * 2
@@ -384,6 +386,13 @@ def for_loop(tape: Tape, scope: Scope) -> list[Step]:
     if chance(tape, 60):
         step["order"] = pick(tape, orders)
     return [step]
+
+
+def one_statement(tape: Tape, scope: Scope) -> list[Step]:
+    """Several locks that one SQL statement takes."""
+    inner = replace(scope, depth=2)
+    takes = [step for _ in range(2) for step in lock_step(tape, inner) if not {"sql", "then", "else"} & step.keys()]
+    return [{"statement": sql(tape, scope), "takes": takes}] if takes else lock_step(tape, scope)
 
 
 def either(tape: Tape, scope: Scope) -> list[Step]:

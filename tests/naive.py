@@ -239,7 +239,7 @@ def split_resource(text: str) -> tuple[str, list[str]]:
 
 # ------------------------------------------------------------------------------------------- reading steps of the YAML
 
-STEP_WORDS = ("for", "either", "if", "set", "savepoint", "rollback to", "release")
+STEP_WORDS = ("for", "statement", "either", "if", "set", "savepoint", "rollback to", "release")
 LOCK_OPTIONS = ("then", "else", "label", "sql", "table mode")
 
 
@@ -265,6 +265,8 @@ def lists_of(step: Any) -> list[tuple[Path, list[Any]]]:
     match kind_of(step):
         case "for":
             return [(("do",), step["do"])]
+        case "statement":
+            return [(("takes",), step["takes"])]
         case "either":
             return [(("either", i), branch) for i, branch in enumerate(step["either"])]
         case "if" | "lock":
@@ -279,7 +281,7 @@ def ends(step: Any) -> bool:
     match kind_of(step):
         case "commit" | "rollback":
             return True
-        case "for" | "either":
+        case "for" | "statement" | "either":
             return all(over.values())
         case "if":
             return over.get(("then",), False) and over.get(("else",), False)
@@ -471,6 +473,8 @@ class Naive:
             outer = self.at(path[:n])
             if sql is None and isinstance(outer, dict) and "for" in outer:
                 sql = outer.get("sql")
+            if sql is None and isinstance(outer, dict) and "statement" in outer:
+                sql = outer["statement"]
         words = (sql or "").split()
         return "ROW EXCLUSIVE" if words and words[0].upper() in ("INSERT", "UPDATE", "DELETE", "MERGE") else "ROW SHARE"
 
@@ -731,6 +735,8 @@ class Naive:
                 for order in orders
                 for w in self.settle(worker._replace(todo=(self.item(head.path, env, order), *tail)))
             }
+        if kind == "statement":
+            return self.settle(worker._replace(todo=self.put((*head.path, "takes"), env, tail)))
         if kind == "either":
             terms = [self.put((*head.path, "either", i), env, tail) for i in range(len(step["either"]))]
             return {w for term in terms for w in self.settle(worker._replace(todo=term))}

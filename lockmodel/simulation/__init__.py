@@ -1,0 +1,1 @@
+"""Seeded random schedules of a system: for what is too large to search."""

@@ -397,7 +397,7 @@ def test_standard_error_in_a_file_gets_no_progress(tmp_path: Path) -> None:
 @pytest.mark.parametrize("engine", ["hashed", "rows"])
 def test_the_fast_engines_can_be_interrupted_too(engine: str) -> None:
     """The threads end, and what was covered is reported."""
-    process = spawn("check", "specs/awa/storage.yaml", "--workers", "4", "--engine", engine)
+    process = spawn("check", "specs/awa/storage-authority.yaml", "--workers", "4", "--engine", engine)
     process.expect("to expand")
     process.sendintr()
     code, shown = finish(process)

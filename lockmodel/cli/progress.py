@@ -45,13 +45,15 @@ class Ticker:
         if self._live is None:
             self._live = self._start()
         rate = progress.states / progress.seconds if progress.seconds else 0.0
+        from rich.text import Text
+
+        from lockmodel.budget import in_units, resident_bytes
+
         # The file comes last: a narrow terminal cuts it first.
         line = (
             f"{progress.states:,} states, {rate:,.0f} a second; {progress.frontier:,} to expand; "
-            f"depth {progress.depth}; {now - self._started:.0f} s; {self._file}"
+            f"depth {progress.depth}; {in_units(resident_bytes())}; {now - self._started:.0f} s; {self._file}"
         )
-        from rich.text import Text
-
         shown = Text(one_line(Page.of(sys.stderr).fit(line)), "dim")
         shown.truncate(self._live.console.width - 1)
         self._live.update(shown, refresh=True)

@@ -44,6 +44,30 @@ class Bank:
                 lock = sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(self._table("audit"))
                 await connection.execute(lock)
 
+    async def change_and_note(self, connect: Any, first: int, second: int) -> None:
+        """One account is changed, then another opened if it is not there."""
+        async with connect() as connection, connection.transaction():
+            update = sql.SQL("UPDATE {} SET balance = 0 WHERE id = %s").format(self._table("account"))
+            await connection.execute(update, (first,))
+            insert = sql.SQL("INSERT INTO {} VALUES (%s, 0) ON CONFLICT DO NOTHING").format(self._table("account"))
+            await connection.execute(insert, (second,))
+
+    async def look_twice(self, connect: Any) -> None:
+        """Locks account 0, and account 1 in a savepoint; both without changing them."""
+        look = sql.SQL("SELECT FROM {} WHERE id = %s FOR UPDATE").format(self._table("account"))
+        async with connect() as connection, connection.transaction():
+            await connection.execute(look, (0,))
+            async with connection.transaction():
+                await connection.execute(look, (1,))
+
+    async def look_at_all(self, connect: Any, falling: bool = False) -> None:
+        """Locks both accounts in one statement, in the order of their numbers or against it."""
+        look = sql.SQL("SELECT FROM {} ORDER BY id {} FOR UPDATE").format(
+            self._table("account"), sql.SQL("DESC" if falling else "ASC")
+        )
+        async with connect() as connection, connection.transaction():
+            await connection.execute(look)
+
     async def broken(self, connect: Any) -> None:
         async with connect() as connection:
             await connection.execute("SELECT 1/0")

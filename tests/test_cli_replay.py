@@ -146,6 +146,105 @@ def test_a_signal_ends_the_replay_and_nothing_is_left(
     assert remains(dsn) == []
 
 
+def test_an_interrupt_that_was_ignored_from_the_start_stays_ignored(dsn: str, tmp_path: Path) -> None:
+    """As `nohup` and a shell's background job have it: Ctrl-C is meant for somebody else."""
+    nap = HOLDS.replace("SELECT * FROM t WHERE id = 'a' FOR UPDATE", "SELECT pg_sleep(1)")
+    process = subprocess.Popen(
+        [*LOCKMODEL, "replay", spec(tmp_path, nap), "--schedules", "1", "--seed", "1", "--dsn", dsn],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )  # fmt: skip
+    until(lambda: sleeping(dsn) == 1)
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    assert "CONFIRMED" in said
+
+
+def report_of(folder: Path, *names: str) -> Path:
+    """The JSON report of a check of shipped specs."""
+    path = folder / "report.json"
+    files = [str(SPECS / f"{name}.yaml") for name in names]
+    subprocess.run([*LOCKMODEL, "check", *files, "--format", "json", "-o", str(path)], timeout=60, check=True)
+    return path
+
+
+def test_one_of_several_traces_in_a_report_can_be_chosen(dsn: str, tmp_path: Path) -> None:
+    """By the spec's file or its name; without it the line lists them."""
+    path = report_of(tmp_path, "striped-old-claim", "deadlock-demo", "striped")
+    refused = run(str(path), "--dsn", dsn)
+    assert refused.returncode == 2
+    old, demo = (str(SPECS / f"{name}.yaml") for name in ("striped-old-claim", "deadlock-demo"))
+    assert refused.stderr == f"{path}: it has 2 traces; say which spec's: {old}, {demo} (--spec FILE)\n"
+    for word in ("deadlock-demo", demo):
+        done = run(str(path), "--spec", word, "--dsn", dsn)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "deadlock between pay bob and pay alice" in " ".join(done.stdout.split())
+    assert "no spec 'x'" in run(str(path), "--spec", "x", "--dsn", dsn).stderr
+    assert "name the spec's file instead" in run(old, "--spec", "striped-old-claim", "--dsn", dsn).stderr
+
+
+def test_a_seed_without_effect_is_said(dsn: str, tmp_path: Path) -> None:
+    """A deadlock's trace is no random schedule; the exit code is that of the replay."""
+    path = spec(tmp_path, CONFIRMED)
+    done = run(path, "--seed", "4", "--dsn", dsn)
+    assert done.returncode == 0
+    assert "--seed had no effect" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert run(path, "--seed", "4", "--schedules", "2", "--dsn", dsn).stderr == ""
+
+
+def test_schedules_in_which_nobody_waits_are_said_to_prove_little(dsn: str, tmp_path: Path) -> None:
+    """Where waits were possible; where they are not, that is said instead."""
+    lonely = run(spec(tmp_path, HOLDS), "--schedules", "2", "--dsn", dsn)
+    assert "none of which waited" in " ".join(lonely.stdout.split())
+    assert "In the model nobody ever has to wait for a lock." in " ".join(lonely.stdout.split())
+    busy = SPECS / "striped.yaml"
+    done = json.loads(run(str(busy), "--schedules", "1", "--seed", "2", "--dsn", dsn, "--format", "json").stdout)
+    said = " ".join(run(str(busy), "--schedules", "1", "--seed", "2", "--dsn", dsn).stdout.split())
+    assert ("hardly put to the test" in said) is (done["replays"][0]["waited"] == 0)
+
+
+def test_the_json_report_of_replays_has_all_of_them(dsn: str, tmp_path: Path) -> None:
+    """A trace, schedules, a difference and an error, as one document with the exit code of the worst."""
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(REFUTED)
+    broken = tmp_path / "broken.yaml"
+    broken.write_text(CONFIRMED.replace("SELECT * FROM t", "SELECT nothing FROM t", 1))
+    old, safe = str(SPECS / "striped-old-claim.yaml"), str(SPECS / "striped.yaml")
+    done = run(old, safe, str(wrong), str(broken), "--format", "json", "--dsn", dsn, "--seed", "3")
+    assert done.returncode == 2
+    document = json.loads(done.stdout)
+    assert document["format"] == 1 and document["unreplayed"] == []
+    trace, schedules, refuted = document["replays"]
+    assert (trace["file"], trace["kind"], trace["verdict"], trace["exit_code"]) == (old, "trace", "CONFIRMED", 0)
+    assert trace["claim"] == "deadlock between enqueue and claim"
+    assert trace["deadlock"]["sqlstate"] == "40P01" and len(trace["deadlock"]["waits"]) == 2
+    assert {w["waiter"] for w in trace["deadlock"]["waits"]} == {0, 1}
+    assert [s["foretold"] for s in trace["statements"]].count("waits") == 2
+    assert trace["statements"][-2]["waits_for"] == [1]
+    assert trace["difference"] is None and trace["reason"] is None
+    assert (schedules["kind"], schedules["run"], schedules["seed"], schedules["deadlocks"]) == ("schedules", 20, 3, 0)
+    assert schedules["sent"] > schedules["waited"] > 0
+    assert (refuted["verdict"], refuted["exit_code"]) == ("REFUTED", 1)
+    assert "is granted, where the model says that it waits" in refuted["difference"]["message"]
+    assert refuted["difference"]["line"] > 0 and refuted["difference"]["sides"][0]["worker"] == "worker 1"
+    described = (SPECS.parent / "docs" / "json.md").read_text()
+    assert all(f"`{key}`" in described for one in (*document["replays"], trace["statements"][0]) for key in one)
+    (error,) = document["errors"]
+    assert error["file"] == str(broken) and error["line"] > 0 and "42703" in error["message"]
+
+
+def test_a_report_can_be_written_to_a_file(dsn: str, tmp_path: Path) -> None:
+    """Both formats; never over a spec."""
+    path, out = spec(tmp_path, CONFIRMED), tmp_path / "out"
+    assert run(path, "--dsn", dsn, "-o", str(out)).stdout == ""
+    assert "CONFIRMED" in out.read_text()
+    run(path, "--dsn", dsn, "--format", "json", "-o", str(out))
+    assert json.loads(out.read_text())["replays"][0]["verdict"] == "CONFIRMED"
+    assert "would be overwritten" in run(path, "--dsn", dsn, "-o", path).stderr
+    assert "--format 'xml'" in run(path, "--dsn", dsn, "--format", "xml").stderr
+
+
 def test_a_killed_replay_is_cleaned_up_by_the_next(dsn: str, tmp_path: Path) -> None:
     """SIGKILL leaves a schema on somebody's server, which the next replay there removes."""
     process = subprocess.Popen([*LOCKMODEL, "replay", spec(tmp_path, SLOW), "--dsn", dsn])

@@ -86,10 +86,11 @@ class QueueMachine(RuleBasedStateMachine):
         assert [c.job_id for c in self.run(self.queue.complete(chosen))] == self.model.complete(chosen)
 
     @precondition(lambda self: self.claims)
-    @rule(picks=PICKS)
-    def heartbeat(self, picks: list[int]) -> None:
+    @rule(picks=PICKS, by_job=st.booleans())
+    def heartbeat(self, picks: list[int], by_job: bool) -> None:
         chosen = self.pick(picks)
-        assert [c.job_id for c in self.run(self.queue.heartbeat(chosen))] == self.model.heartbeat(chosen)
+        alive = self.run(self.queue.heartbeat(chosen, by_job=by_job))
+        assert [c.job_id for c in alive] == self.model.heartbeat(chosen)
 
     @precondition(lambda self: self.claims)
     @rule(picks=PICKS)

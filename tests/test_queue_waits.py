@@ -46,6 +46,7 @@ OPERATIONS: dict[str, Attempt] = {
     "ensure running": lambda made, claims, _: made.queue.ensure_running(claims),
     "cancel ready": lambda made, _, ready: made.queue.cancel(ready[0]),
     "cancel running": lambda made, claims, _: made.queue.cancel(claims[0].job_id),
+    "snooze": lambda made, claims, _: made.queue.snooze(claims[0], 0),
     "rescue": lambda made, _, __: made.queue.rescue_stale(0),
     "retry": lambda made, _, __: made.queue.retry(1),
     "rotate": lambda made, _, __: made.queue.rotate(Ring.QUEUE),
@@ -61,6 +62,7 @@ WAITS = {
     "ensure running": {"the claims"},
     "cancel ready": {"the lane", "an update of the lane"},
     "cancel running": set[str](),
+    "snooze": {"the claims", "the ready rows"},
     "rescue": {
         "the ready rows",
         "the enqueue head",
@@ -248,21 +250,46 @@ def test_a_bulk_retry_of_a_transaction_for_each_job_holds_nothing_in_between(dsn
     run(dsn, body)
 
 
-def test_a_heartbeat_can_deadlock_with_a_completion_of_the_same_batch(dsn: str) -> None:
-    """One goes by job, the other by claim slot: in a batch that spans two slots these are two orders."""
+async def batch_in_two_slots(made: Lab) -> list[Claim]:
+    """Two claims: of the first job in claim slot 1, of the second in claim slot 0."""
+    await made.enqueue(1, priority=2)
+    await made.enqueue(1, priority=1)
+    [late] = await made.queue.claim("mail", 1)
+    assert (await made.queue.rotate(Ring.CLAIM)).rotated
+    [early] = await made.queue.claim("mail", 1)
+    assert (late.job_id, late.claim_slot, early.job_id, early.claim_slot) == (2, 0, 1, 1)
+    return [early, late]
+
+
+SECOND_SLOT = "lease_claims_1"
+
+
+@pytest.mark.parametrize("by_job", [True, False])
+def test_a_heartbeat_by_job_can_deadlock_with_a_completion_of_the_same_batch(by_job: bool, dsn: str) -> None:
+    """One goes by job, the other by claim slot: in a batch that spans two slots these are two orders. By slot it only waits."""
 
     async def body(made: Lab) -> None:
         await made.prepare_with("SET deadlock_timeout = '50ms'")
-        await made.enqueue(1, priority=2)
-        await made.enqueue(1, priority=1)
-        [late] = await made.queue.claim("mail", 1)  # the second job, in claim slot 0
-        assert (await made.queue.rotate(Ring.CLAIM)).rotated
-        [early] = await made.queue.claim("mail", 1)  # the first job, in claim slot 1
-        assert (late.job_id, late.claim_slot, early.job_id, early.claim_slot) == (2, 0, 1, 1)
-        batch = [early, late]
-        gate = Gate(lambda text: "FOR UPDATE" in text and "lease_claims_1" in text)
-        [error] = await cross(made, gate, lambda queue: queue.complete(batch), lambda queue: queue.heartbeat(batch))
-        assert isinstance(error, errors.DeadlockDetected)
-        assert await made.queue.complete(batch) == (early, late)
+        batch = await batch_in_two_slots(made)
+        gate = Gate(lambda text: "FOR UPDATE" in text and SECOND_SLOT in text)
+        beat: Operation = lambda queue: queue.heartbeat(batch, by_job=by_job)  # noqa: E731
+        found = await cross(made, gate, lambda queue: queue.complete(batch), beat)
+        assert [type(error) for error in found] == ([errors.DeadlockDetected] if by_job else [])
+        # Whoever was the victim, the jobs are completed once.
+        assert await made.queue.complete(batch) == (tuple(batch) if by_job else ())
+
+    run(dsn, body)
+
+
+@pytest.mark.parametrize("by_job", [True, False])
+def test_a_heartbeat_returns_what_is_still_open_in_either_order(by_job: bool, dsn: str) -> None:
+    """One of two claims in two slots is over."""
+
+    async def body(made: Lab) -> None:
+        early, late = await batch_in_two_slots(made)
+        assert await made.queue.heartbeat([early, late], by_job=by_job) == (early, late)
+        assert await made.queue.complete([early]) == (early,)
+        assert await made.queue.heartbeat([early, late], by_job=by_job) == (late,)
+        assert await made.sql("SELECT job_id FROM attempt_state") == [(2,)]
 
     run(dsn, body)

@@ -6,9 +6,14 @@ import re
 from pathlib import Path
 
 import pytest
+from test_replay import remains
 
 from lockmodel.checker import check
-from lockmodel.parser import load
+from lockmodel.errors import UsageError
+from lockmodel.parser import load, parse
+from lockmodel.replay.comparison import Relation
+from lockmodel.replay.plain_conformance import conform_plain
+from lockmodel.replay.replayer import run_to_the_end
 from lockmodel.spec import DeadlockExpected
 from lockmodel.verdict import Outcome
 
@@ -38,6 +43,37 @@ def test_the_fix_is_proved_for_any_number_of_workers(path: Path) -> None:
     assert result.verdict.outcome is Outcome.HOLDS
     assert result.verdict.scope.startswith("any number")
     assert result.exit_code == 0
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("path", [path for path in SPECS if "ooni" not in path.stem], ids=lambda path: path.stem)
+def test_the_spec_takes_the_locks_that_postgres_takes(path: Path, dsn: str) -> None:
+    """Each transaction alone, with its real SQL."""
+    found, _ = run_to_the_end(lambda: conform_plain(load(path), dsn))
+    assert found
+    for one in found:
+        assert one.conforms, one
+    assert remains(dsn) == []
+
+
+@pytest.mark.postgres
+def test_a_wrong_spec_is_seen_to_drift(dsn: str) -> None:
+    """The foreign key's lock left out, and another mode."""
+    text = (ROOT / "specs/real/e2a-sends.yaml").read_text(encoding="utf-8")
+    wrong = text.replace("          - agent: FOR KEY SHARE\n", "").replace(
+        "usage: FOR NO KEY UPDATE", "usage: FOR UPDATE"
+    )
+    ((drift,), _) = run_to_the_end(lambda: conform_plain(parse(wrong), dsn))
+    relations = {(str(line.planned), str(line.observed)): line.relation for line in drift.comparisons[0].lines}
+    assert not drift.conforms
+    assert relations[("None", "agent FOR KEY SHARE")] is Relation.MISSING
+    assert relations[("usage FOR UPDATE", "usage FOR NO KEY UPDATE")] is Relation.OTHER_MODE
+
+
+@pytest.mark.postgres
+def test_a_spec_that_ties_nothing_to_the_database_is_refused(dsn: str) -> None:
+    with pytest.raises(UsageError, match="say what the resources are there"):
+        run_to_the_end(lambda: conform_plain(load(ROOT / "specs/real/ooni-do-nothing.yaml"), dsn))
 
 
 def test_each_has_its_fix_its_scenarios_and_its_report() -> None:

@@ -6,16 +6,17 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from lockmodel.checker import check
-from lockmodel.errors import ReplayError
+from lockmodel.errors import ReplayError, SpecError
 from lockmodel.overrides import apply, parse_overrides
 from lockmodel.parser import load, parse
-from lockmodel.replay.driver import Driver
+from lockmodel.replay.driver import Driver, Performance
 from lockmodel.replay.replayer import (
     ReplayOutcome,
     SchedulesReplay,
@@ -25,8 +26,10 @@ from lockmodel.replay.replayer import (
     replay_trace,
 )
 from lockmodel.replay.sandbox import COMMENT
-from lockmodel.replay.script import Outcome, from_trace
+from lockmodel.replay.script import Command, Outcome, Script, from_trace
 from lockmodel.replay.server import EmbeddedServer
+from lockmodel.report.page import Page
+from lockmodel.report.replay import trace_report
 from lockmodel.semantics import crew
 
 pytestmark = pytest.mark.postgres
@@ -42,10 +45,10 @@ def replay(text: str, dsn: str) -> TraceReplay:
     return replay_trace(prepare(spec), result.trace, dsn)
 
 
-def schedules(text: str, dsn: str, workers: int = 3, count: int = 15) -> SchedulesReplay:
+def schedules(text: str, dsn: str, workers: int = 3, count: int = 15, seed: int = 1) -> SchedulesReplay:
     """Replay random schedules of the spec in `text`."""
     prepared = prepare(parse(text))
-    return replay_schedules(prepared, crew(prepared.compilation.system, workers), count, seed=1, dsn=dsn)
+    return replay_schedules(prepared, crew(prepared.compilation.system, workers), count, seed=seed, dsn=dsn)
 
 
 def remains(dsn: str) -> list[object]:
@@ -282,11 +285,36 @@ def test_a_lock_that_the_sql_takes_too_early_is_refuted_as_waiting(dsn: str) -> 
     assert done.performance and "waits for worker" in str(done.performance.difference)
 
 
-def test_a_statement_that_fails_is_refuted_with_its_sqlstate(dsn: str) -> None:
-    """A division by zero is not a deadlock."""
-    done = replay(LIES.replace("SELECT * FROM t WHERE id = 'a' FOR UPDATE", "SELECT 1/0", 1), dsn)
+@pytest.mark.parametrize(
+    ("sql", "said"),
+    [
+        ("SELECT 1/0", "22012 division by zero; mend the sql"),
+        ("SELECT nothing FROM t", '42703 column "nothing" does not exist; mend the sql'),
+        ("VACUUM t", "25001 VACUUM cannot run inside a transaction block; mend the sql"),
+        ("SELECT pg_cancel_backend(pg_backend_pid())", "57014 "),
+    ],
+)
+def test_a_statement_that_fails_by_itself_is_an_error(sql: str, said: str, dsn: str) -> None:
+    """A division by zero says nothing about locks: neither confirmed nor refuted, but a line to mend."""
+    text = LIES.replace("SELECT * FROM t WHERE id = 'a' FOR UPDATE", sql, 1)
+    line = text[: text.index(sql)].count("\n")
+    with pytest.raises(ReplayError) as caught:
+        replay(text, dsn)
+    assert str(caught.value).startswith(f"<spec>:{line}: the statement of this step fails in worker ")
+    assert said in str(caught.value)
+    assert remains(dsn) == []
+
+
+def test_a_serialization_failure_is_a_difference(dsn: str) -> None:
+    """Under another isolation level Postgres says by an error of its own what became of a lock."""
+    text = LIES.replace("FOR KEY SHARE", "FOR UPDATE")
+    text = text.replace("workers: 2\nexpect: deadlock", "workers: 1")
+    update = "SET default_transaction_isolation = 'repeatable read'; UPDATE t SET id = id WHERE id = 'a'"
+    text = text.replace("SELECT * FROM t WHERE id = 'a' FOR UPDATE", update)
+    text = text.replace("SELECT * FROM t WHERE id = 'b' FOR UPDATE", "UPDATE t SET id = id WHERE id = 'b'")
+    done = schedules(text.replace("workers: 1", "workers: 3"), dsn, count=40)
     assert done.outcome is ReplayOutcome.REFUTED
-    assert done.performance and "22012" in str(done.performance.difference)
+    assert "40001" in str(done.runs[-1].performance.difference)
 
 
 POLITE = """
@@ -385,9 +413,20 @@ def test_sql_for_some_steps_on_a_resource_only_is_an_error() -> None:
 
 def test_schema_sql_that_fails_is_an_error_and_leaves_nothing(dsn: str) -> None:
     """The user reads what Postgres said, in one line."""
-    with pytest.raises(ReplayError, match=r"the spec's schema SQL fails: .*syntax error"):
-        replay(LIES.replace("CREATE TABLE t", "CREATE TABBLE t"), dsn)
+    text = LIES.replace("INSERT INTO t", "INSERTT INTO t")
+    line = text[: text.index("INSERTT")].count("\n") + 1
+    with pytest.raises(ReplayError, match=rf"^<spec>:{line}: the spec's schema SQL fails: 42601 syntax error"):
+        replay(text, dsn)
     assert remains(dsn) == []
+
+
+@pytest.mark.parametrize("schema", ["schema: CREATE TABBLE t ()", "schema: >\n  SELECT 1;\n  CREATE TABBLE t ()"])
+def test_the_place_of_schema_sql_that_is_folded_is_its_key(schema: str, dsn: str) -> None:
+    """Its lines are not those of the file."""
+    text = LIES[: LIES.index("schema:")] + schema
+    line = text[: text.index("schema:")].count("\n") + 1
+    with pytest.raises(ReplayError, match=rf"^<spec>:{line}: the spec's schema SQL fails: 42601"):
+        replay(text, dsn)
 
 
 def test_a_server_that_is_not_there_is_an_error() -> None:
@@ -514,3 +553,271 @@ def test_schedules_end_before_the_order_of_a_queue_would_matter(text: str, dsn: 
     """Neither a waiter that others queue behind, nor the moment at which an error frees its locks, is taken for a difference."""
     done = schedules(text, dsn, workers=4, count=40)
     assert done.outcome is ReplayOutcome.CONFIRMED, done.runs[-1].performance
+
+
+BULK = """
+name: one statement, several rows, and then another
+sets: {k: 3}
+resources: {row: {kind: row, per: [k]}}
+transactions:
+  all:
+    steps:
+      - for: {i: k}
+        do: [{"row[i]": FOR UPDATE}]
+        sql: SELECT id FROM r ORDER BY id FOR UPDATE
+  two:
+    choose: {i: k, j: k}
+    steps:
+      - row[i]: FOR UPDATE
+        sql: SELECT id FROM r WHERE id = {i} FOR UPDATE
+      - row[j]: FOR SHARE
+        sql: SELECT id FROM r WHERE id = {j} FOR SHARE
+workers: 4
+expect: deadlock
+schema: |
+  CREATE TABLE r (id int PRIMARY KEY);
+  INSERT INTO r VALUES (0), (1), (2);
+"""
+
+
+def test_a_statement_that_goes_on_and_waits_again_is_waited_for(dsn: str) -> None:
+    """Woken by a commit, it takes rows that another worker asks for next: the schedule goes on only when it has them."""
+    done = schedules(BULK, dsn, workers=4, count=60)
+    assert done.outcome is ReplayOutcome.CONFIRMED, done.runs[-1].performance
+    assert any(command.then_waits for run in done.runs for command in run.script.commands)
+
+
+WAITS_AGAIN = """
+name: a model that is wrong about the second wait
+sets: {k: 2}
+resources: {row: {kind: row, per: [k]}}
+transactions:
+  all:
+    steps:
+      - for: {i: k}
+        do: [{"row[i]": FOR UPDATE}]
+        sql: SELECT id FROM r WHERE id = 0 FOR UPDATE
+  one:
+    choose: {i: k}
+    steps:
+      - row[i]: FOR UPDATE
+        sql: SELECT id FROM r WHERE id = {i} FOR UPDATE
+workers: 3
+schema: |
+  CREATE TABLE r (id int PRIMARY KEY);
+  INSERT INTO r VALUES (0), (1);
+"""
+
+
+def test_a_statement_that_does_not_wait_again_is_named(dsn: str) -> None:
+    """Not the worker whose commit woke it."""
+    prepared = prepare(parse(WAITS_AGAIN))
+    begin = [Command(worker, "BEGIN", "start") for worker in range(3)]
+    row = "SELECT id FROM r WHERE id = 0 FOR UPDATE"
+    script = Script(
+        ("a", "b", "c"),
+        (
+            *begin,
+            Command(0, row, "row[0]"),
+            Command(1, row, "row[0] + row[1]", Outcome.WAITS, (0,)),
+            Command(0, "COMMIT", "commit", then_waits=((1, (2,)),)),
+        ),
+    )
+
+    async def perform() -> Performance:
+        async with Driver(dsn) as driver:
+            return await driver.perform(script, prepared.setup)
+
+    performance = asyncio.run(perform())
+    assert performance.difference == "is granted, where the model says that it goes on and waits for c"
+    assert performance.failed and performance.failed.worker == 0
+    assert performance.waiting and performance.waiting.worker == 1
+
+
+KEYS = """
+name: an insert that stays
+resources: {email: {kind: key}}
+transactions:
+  add:
+    steps:
+      - email: INSERT
+        sql: INSERT INTO t VALUES (1)
+workers: 2
+schema: CREATE TABLE t (id int PRIMARY KEY)
+"""
+DELETED = "INSERT INTO t VALUES (1); DELETE FROM t WHERE id = 1"
+
+
+def test_an_insert_that_meets_a_committed_one_is_an_error_of_its_own_step(dsn: str) -> None:
+    """A unique violation after the other's commit is what Postgres does; the line says how such a step is written."""
+    said = "".join(
+        str(caught.value)
+        for seed in range(1, 9)
+        if (caught := raised(lambda seed=seed: schedules(KEYS, dsn, workers=2, seed=seed)))  # type: ignore[misc]
+    )
+    assert "<spec>:7: the statement of this step fails in worker " in said
+    assert "23505 duplicate key value violates unique constraint" in said
+    assert "the row is that of the transaction it waited for; let the step delete it again (INSERT …; DELETE …)" in said
+    assert "the row is that of an earlier transaction; let the step delete it again" in said
+    assert ".." not in said
+    assert remains(dsn) == []
+
+
+def raised(run: Callable[[], object]) -> pytest.ExceptionInfo[ReplayError]:
+    with pytest.raises(ReplayError) as caught:
+        run()
+    return caught
+
+
+def test_an_insert_whose_row_goes_again_is_confirmed(dsn: str) -> None:
+    """What the line advises, and what DO NOTHING alone leads to."""
+    assert schedules(KEYS.replace("INSERT INTO t VALUES (1)", DELETED), dsn).outcome is ReplayOutcome.CONFIRMED
+    done = schedules(KEYS.replace("(1)", "(1) ON CONFLICT DO NOTHING"), dsn)
+    assert done.outcome is ReplayOutcome.REFUTED
+    assert "it inserted nothing, for the key is there already" in str(done.runs[-1].performance.difference)
+
+
+def test_a_row_that_is_missing_is_hinted_at(dsn: str) -> None:
+    """A statement that finds no row is granted, and locks nothing."""
+    done = replay(LIES.replace("('a'), ('b')", "('a')").replace("FOR KEY SHARE", "FOR UPDATE"), dsn)
+    assert done.outcome is ReplayOutcome.REFUTED
+    difference = str(done.performance and done.performance.difference)
+    assert difference.endswith("it found no row to lock: does the schema's SQL insert it?")
+
+
+def test_a_statement_that_ends_its_transaction_is_an_error(dsn: str) -> None:
+    """A word that reading the SQL could take for something else is seen when it is run."""
+    with pytest.raises(
+        ReplayError, match=r"^<spec>:7: the sql of this step ends the transaction; write a step, commit"
+    ):
+        schedules(KEYS.replace("INSERT INTO t VALUES (1)", f"{DELETED}; END"), dsn)
+
+
+def test_a_victim_that_could_not_be_chosen_is_reported(limited: str, dsn: str) -> None:
+    """Only a superuser may set deadlock_timeout; whoever is aborted, it is the same deadlock."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(f'GRANT CREATE ON DATABASE "{connection.info.dbname}" TO lockmodel_test_limited')
+    done = replay(LIES.replace("FOR KEY SHARE", "FOR UPDATE"), limited)
+    assert done.outcome is ReplayOutcome.CONFIRMED
+    assert done.performance and done.performance.deadlock and not done.performance.victim_chosen
+    assert done.script and done.performance.deadlock.victim in done.script.cycle
+    said = trace_report("s.yaml", "deadlock", done, Page())
+    explained = "only a superuser may set deadlock_timeout" in " ".join(said.split())
+    assert explained is (done.performance.deadlock.victim != done.script.victim)
+    chosen = replay(LIES.replace("FOR KEY SHARE", "FOR UPDATE"), dsn)
+    assert chosen.performance and chosen.performance.victim_chosen
+
+
+DEEP = """
+name: a session lock taken again and again
+resources: {s: {kind: advisory, scope: session}}
+transactions:
+  nest:
+    steps:
+      - s: EXCLUSIVE
+      - s: EXCLUSIVE
+workers: 1
+"""
+
+
+def test_a_session_lock_nested_too_deep_is_the_same_error_in_schedules(dsn: str) -> None:
+    """What a check refuses, a replay does not confirm."""
+    with pytest.raises(SpecError) as checked:
+        check(parse(DEEP))
+    with pytest.raises(SpecError) as replayed:
+        schedules(DEEP, dsn, workers=1)
+    assert str(replayed.value) == str(checked.value)
+    assert "more than 4 times" in str(checked.value)
+
+
+LIMIT_ONE = """
+name: a claim of the first row that is free
+sets: {id: 2}
+resources:
+  jobs: {kind: table}
+  job: {kind: row, per: [id], table: jobs}
+  lane: {kind: row}
+transactions:
+  claim:
+    let: {got: false}
+    steps:
+      - for: {i: id}
+        sql: SELECT id FROM job ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED
+        do:
+          - if: not got
+            then:
+              - job[i]: FOR UPDATE SKIP LOCKED
+                then: [set: {got: true}]
+      - lane: FOR UPDATE
+        sql: SELECT id FROM lane FOR UPDATE
+  last first:
+    steps:
+      - lane: FOR UPDATE
+        sql: SELECT id FROM lane FOR UPDATE
+      - job[1]: FOR UPDATE
+        sql: SELECT id FROM job WHERE id = 1 FOR UPDATE
+workers: 3
+expect: {deadlock: {between: [claim, last first]}}
+schema: |
+  CREATE TABLE job (id int PRIMARY KEY);
+  CREATE TABLE lane (id int PRIMARY KEY);
+  INSERT INTO job VALUES (0), (1);
+  INSERT INTO lane VALUES (0);
+"""
+
+
+def test_a_statement_that_skips_a_row_and_takes_the_next_is_one_statement(dsn: str) -> None:
+    """The trace has a refusal and a grant for it; Postgres is sent one SELECT … LIMIT 1, which comes back with the second row."""
+    done = replay(LIMIT_ONE, dsn)
+    assert done.outcome is ReplayOutcome.CONFIRMED, (done.performance, done.reason)
+    assert done.script
+    claims = [command for command in done.script.commands if "SKIP LOCKED" in command.sql]
+    assert len(claims) == 2
+    assert all(command.outcome is Outcome.COMPLETES for command in claims)
+    assert claims[1].text == "job[1] FOR UPDATE SKIP LOCKED"
+
+
+def test_schedules_of_such_claims_find_the_next_row_or_none(dsn: str) -> None:
+    """Refused only if all rows are locked."""
+    text = (
+        LIMIT_ONE[: LIMIT_ONE.index("      - lane: FOR UPDATE")]
+        + "workers: 3\n"
+        + LIMIT_ONE[LIMIT_ONE.index("schema:") :]
+    )
+    done = schedules(text.replace("  lane: {kind: row}\n", ""), dsn, count=30)
+    assert done.outcome is ReplayOutcome.CONFIRMED, done.runs[-1].performance
+    claims = [c for run in done.runs for c in run.script.commands if "SKIP LOCKED" in c.sql]
+    assert {command.outcome for command in claims} == {Outcome.COMPLETES, Outcome.REFUSED}
+    assert any(command.text.startswith("job[1]") for command in claims)
+    assert schedules(LIMIT_ONE, dsn, count=30).outcome is ReplayOutcome.CONFIRMED
+
+
+IMPATIENT_BULK = """
+name: a statement that fails at its second row
+sets: {id: 2}
+resources: {job: {kind: row, per: [id]}}
+transactions:
+  hasty:
+    steps:
+      - for: {i: id}
+        sql: SELECT id FROM job ORDER BY id FOR UPDATE NOWAIT
+        do: [{"job[i]": FOR UPDATE NOWAIT}]
+  one:
+    choose: {i: id}
+    steps:
+      - job[i]: FOR UPDATE
+        sql: SELECT id FROM job WHERE id = {i} FOR UPDATE
+workers: 3
+schema: |
+  CREATE TABLE job (id int PRIMARY KEY);
+  INSERT INTO job VALUES (0), (1);
+"""
+
+
+def test_a_statement_that_fails_at_a_later_row_is_refused_as_a_whole(dsn: str) -> None:
+    """NOWAIT takes the first row and fails at the second, which gives the first one back."""
+    done = schedules(IMPATIENT_BULK, dsn, count=40)
+    assert done.outcome is ReplayOutcome.CONFIRMED, done.runs[-1].performance
+    refused = [c.text for run in done.runs for c in run.script.commands if c.outcome is Outcome.REFUSED]
+    assert "job[0] FOR UPDATE NOWAIT + job[1] FOR UPDATE NOWAIT" in refused
+    assert "job[0] FOR UPDATE NOWAIT" in refused

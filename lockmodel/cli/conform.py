@@ -25,9 +25,9 @@ def conform(
     dsn: DsnOption = None,
     propose: Annotated[bool, typer.Option("--write", help="Also print the steps that would agree, as YAML.")] = False,
 ) -> int:
-    """Run each transaction of a spec alone against the code that it stands for, and compare their locks.
+    """Run each transaction of a spec alone, its SQL or the code that it stands for, and compare their locks.
 
-    Exit code 1 if they differ. The spec says where the code is: `replay`, `call` and `stands for`.
+    Exit code 1 if they differ. The spec says what its resources are in the database (`stands for`) and where the code is (`replay`, `call`).
     """
     with importing():
         import lockmodel.report.conform
@@ -41,10 +41,11 @@ def conform(
     def one(found: Found, address: str) -> int:
         from lockmodel.overrides import apply
         from lockmodel.replay.conformance import conform as compare
+        from lockmodel.replay.plain_conformance import conform_plain
         from lockmodel.replay.replayer import run_to_the_end
 
         spec = apply(read_spec(found), overrides)
-        result, version = run_to_the_end(lambda: compare(spec, address))
+        result, version = run_to_the_end(lambda: (compare if spec.replay else conform_plain)(spec, address))
         page = Page.of(sys.stdout)
         write(sys.stdout, ("\n" if codes else "") + lockmodel.report.conform.report(found.name, result, version, page))
         drift = any(not one.conforms for one in result)

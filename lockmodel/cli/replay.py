@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,17 +14,19 @@ import typer
 from lockmodel.cli.common import (
     ExitCode,
     MaxStatesOption,
+    OutputOption,
     SetOption,
     SpecArguments,
     TimeoutOption,
     WorkersOption,
     complain,
+    one_of,
     seconds,
     whole_number,
     worst,
     write,
 )
-from lockmodel.cli.files import Found, find_specs, read_any
+from lockmodel.cli.files import Found, check_output, deliver, find_specs, read_any
 from lockmodel.cli.progress import Ticker
 from lockmodel.cli.startup import INTERRUPTED, importing
 from lockmodel.errors import LockmodelError, UsageError
@@ -32,10 +36,13 @@ if TYPE_CHECKING:
     from lockmodel.exploration import Limits
     from lockmodel.overrides import Overrides
     from lockmodel.replay.replayer import ReplayOutcome
+    from lockmodel.report.json import Failure
+    from lockmodel.report.replay_json import Replay, Replayed
     from lockmodel.scenario import Scenario
     from lockmodel.spec import Spec
     from lockmodel.verdict import CheckResult
 
+FORMATS = ("terminal", "json")
 DEFAULT_SCHEDULES = 20
 DEFAULT_WORKERS = 3
 """How many workers a random schedule has where the spec says any."""
@@ -55,6 +62,15 @@ SchedulesOption = Annotated[
 SeedOption = Annotated[
     str | None, typer.Option("--seed", metavar="N", help="The seed of the random schedules, to repeat them exactly.")
 ]
+SpecOption = Annotated[
+    str | None,
+    typer.Option("--spec", metavar="FILE", help="Of a report with several traces, replay that of this spec."),
+]
+FormatOption = Annotated[str, typer.Option("--format", metavar="|".join(FORMATS), help="For people or for programs.")]
+DeadlockOption = Annotated[
+    str | None,
+    typer.Option("--deadlock", metavar="N", help="Of a report of all deadlocks (check --all), replay number N."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -67,9 +83,13 @@ def replay(
     workers: WorkersOption = None,
     schedules: SchedulesOption = None,
     seed: SeedOption = None,
+    which: SpecOption = None,
+    deadlock: DeadlockOption = None,
     dsn: DsnOption = None,
     max_states: MaxStatesOption = None,
     timeout: TimeoutOption = None,
+    form: FormatOption = FORMATS[0],
+    output: OutputOption = None,
 ) -> int:
     """Replay the deadlock that check finds, or random schedules of a spec that holds, on a real Postgres.
 
@@ -77,29 +97,40 @@ def replay(
     """
     with importing():
         import lockmodel.checker
-        import lockmodel.report.replay
+        import lockmodel.report.replay_json
         import lockmodel.report.trace_file  # noqa: F401
         from lockmodel.exploration import Limits
         from lockmodel.overrides import parse_overrides
         from lockmodel.replay.replayer import default_dsn, server
     quiet_psycopg()
+    one_of("--format", form, FORMATS)
     overrides = parse_overrides(settings or (), workers or ())
     limits = Limits(whole_number("--max-states", max_states), seconds("--timeout", timeout))
     count = None if schedules is None else whole_number("--schedules", schedules, DEFAULT_SCHEDULES)
     files = find_specs(specs or ())
-    job = _Job(overrides, limits, count, _seed(seed), dsn, len(files) > 1)
-    codes: list[int] = []
+    check_output(output, [found.file for found in files])
+    job = _Job(
+        overrides, limits, count, _seed(seed), dsn, len(files) > 1, Page.of(sys.stdout) if output is None else Page()
+    )
+    job.which, job.deadlock = which, whole_number("--deadlock", deadlock)
+    report = _Report(form, output)
     try:
         with server(default_dsn() if dsn is None else dsn) as address:
             for found in files:
-                codes.append(_one(found, job, address, separate=bool(codes)))
+                report.add(found, job, address)
     except KeyboardInterrupt:
+        report.end([found.name for found in files[report.begun - 1 :]] if report.begun else [])
         complain("lockmodel: interrupted; nothing is left behind on the server")
         return INTERRUPTED
     except SystemExit:
         complain("lockmodel: terminated; nothing is left behind on the server")
         raise
-    return worst(codes)
+    report.end()
+    if seed is not None and not job.seed_used and not report.failures:
+        complain(
+            "lockmodel: --seed had no effect, since no random schedules were replayed; --schedules N asks for them"
+        )
+    return worst(report.codes)
 
 
 def quiet_psycopg() -> None:
@@ -109,14 +140,43 @@ def quiet_psycopg() -> None:
     logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 
-def _one(found: Found, job: _Job, address: str, *, separate: bool) -> int:
-    try:
-        code, report = job.trace_file(found, address) if found.file.endswith(".json") else job.document(found, address)
-    except LockmodelError as error:
-        complain(error)
-        return ExitCode.BAD_INPUT
-    write(sys.stdout, ("\n" if separate else "") + report)
-    return code
+class _Report:
+    """Writes what each file came to: for people as it comes, for programs as one document at the end."""
+
+    def __init__(self, form: str, output: str | None) -> None:
+        self.form = form
+        self.output = output
+        self.codes: list[int] = []
+        self.done: list[Replayed] = []
+        self.failures: list[Failure] = []
+        self.begun = 0
+
+    def add(self, found: Found, job: _Job, address: str) -> None:
+        """Replay `found` and report it."""
+        from lockmodel.report.json import Failure
+
+        self.begun += 1
+        try:
+            one = job.trace_file(found, address) if found.file.endswith(".json") else job.document(found, address)
+        except LockmodelError as error:
+            complain(error)
+            self.codes.append(ExitCode.BAD_INPUT)
+            self.failures.append(Failure(found.name, error))
+            return
+        if self.form == FORMATS[0] and self.output is None:
+            write(sys.stdout, ("\n" if self.codes else "") + one.text)
+        self.codes.append(one.exit_code)
+        self.done.append(one)
+
+    def end(self, unreplayed: Sequence[str] = ()) -> None:
+        """`unreplayed`: the files that an interruption left out."""
+        if self.form == FORMATS[0]:
+            if self.output is not None:
+                deliver("\n".join(one.text for one in self.done), self.output)
+            return
+        from lockmodel.report.replay_json import replay_report
+
+        deliver(replay_report(self.done, self.failures, unreplayed), self.output)
 
 
 def _seed(given: str | None) -> int:
@@ -131,7 +191,14 @@ class _Job:
     """What the command line asks for, for each of its files."""
 
     def __init__(
-        self, overrides: Overrides, limits: Limits, schedules: int | None, seed: int, dsn: str | None, several: bool
+        self,
+        overrides: Overrides,
+        limits: Limits,
+        schedules: int | None,
+        seed: int,
+        dsn: str | None,
+        several: bool,
+        page: Page,
     ) -> None:
         self.several = several
         self.overrides = overrides
@@ -139,19 +206,31 @@ class _Job:
         self.schedules = schedules
         self.seed = seed
         self.dsn = dsn
-        self.page = Page.of(sys.stdout)
+        self.deadlock: int | None = None
+        """Which one of a report of all deadlocks; None: the trace of the verdict."""
+        self.which: str | None = None
+        """The spec whose trace is meant, where a report has several."""
+        self.page = page
+        self.seed_used = False
 
-    def document(self, found: Found, address: str) -> tuple[int, str]:
-        """Replay a spec or a scenario; the exit code and the report."""
+    def document(self, found: Found, address: str) -> Replayed:
+        """Replay a spec or a scenario."""
         from lockmodel.spec import Spec
 
+        if self.deadlock is not None:
+            raise UsageError(f"{found.file}: --deadlock is for the JSON report of check --all")
+        if self.which is not None:
+            raise UsageError(
+                f"{found.file}: --spec is for a JSON report with several traces; name the spec's file instead"
+            )
         document = read_any(found)
         return self.spec(document, address) if isinstance(document, Spec) else self.scenario(document, address)
 
-    def scenario(self, scenario: Scenario, address: str) -> tuple[int, str]:
+    def scenario(self, scenario: Scenario, address: str) -> Replayed:
         """Run a scenario as it stands in its file."""
         from lockmodel.replay.scenarios import run
         from lockmodel.report.replay import scenario_report
+        from lockmodel.report.replay_json import Replayed
 
         file = scenario.at().file
         if self.overrides.sets or self.overrides.workers != "" or self.schedules is not None:
@@ -160,59 +239,60 @@ class _Job:
             )
         done = run(scenario, address, self.limits)
         code = ExitCode.EXPECTED if done.unmet is None else ExitCode.UNEXPECTED
-        return code, scenario_report(file, done, self.page, brief=self.several)
+        text = scenario_report(file, done, self.page, brief=self.several)
+        return Replayed(file, done.spec.name, done.replay, done.claim, done.unmet, code, text)
 
-    def spec(self, spec: Spec, address: str) -> tuple[int, str]:
+    def spec(self, spec: Spec, address: str) -> Replayed:
         """Check the spec and replay its trace, or random schedules."""
         from lockmodel.checker import check
         from lockmodel.replay.replayer import prepare, replay_trace
         from lockmodel.report.replay import trace_report
-        from lockmodel.report.words import expectation
 
         if self.schedules is not None:
             return self._schedules(spec, address)
         with Ticker(spec.source.file) as ticker:
             result = check(spec, self.overrides, self.limits, progress=ticker)
         if result.trace is None:
-            code, report = self._schedules(spec, address)
-            if result.unmet is not None:
-                report += self.page.fit(f"  {expectation(result)}\n")
-            return worst([code, ExitCode.EXPECTED if result.unmet is None else ExitCode.UNEXPECTED]), report
+            return self._compared(self._schedules(spec, address), result)
         if spec.replay is not None:
             return self._code(result, address)
         replayed = replay_trace(prepare(result.spec), result.trace, address)
-        report = trace_report(spec.source.file, _claim(result), replayed, self.page)
-        code = _code(replayed.outcome)
-        if unexpected := expectation(result):
-            report += self.page.fit(f"  {unexpected}\n")
-            code = worst([code, ExitCode.UNEXPECTED])
-        return code, report
+        text = trace_report(spec.source.file, _claim(result), replayed, self.page)
+        return self._compared(_replayed(spec, _claim(result), replayed, _code(replayed.outcome), text), result)
 
-    def _code(self, result: CheckResult, address: str) -> tuple[int, str]:
+    def _compared(self, one: Replayed, result: CheckResult) -> Replayed:
+        """`one`, with what the spec expects of the check."""
+        from lockmodel.report.words import expectation
+
+        unexpected = expectation(result)
+        if unexpected is None:
+            return one
+        code = worst([one.exit_code, ExitCode.UNEXPECTED])
+        text = one.text + self.page.fit(f"  {unexpected}\n")
+        return replace(one, unmet=result.unmet, exit_code=code, text=text)
+
+    def _code(self, result: CheckResult, address: str) -> Replayed:
         """Replay the trace on the code that the spec names."""
         assert result.trace is not None
         from lockmodel.compiler import Compilation
         from lockmodel.replay.code import replay_code
         from lockmodel.replay.replayer import run_to_the_end
+        from lockmodel.replay.scenarios import outcome_of
         from lockmodel.report.replay import code_report
-        from lockmodel.report.words import expectation
         from lockmodel.resolver import resolve
 
         spec, trace = result.spec, result.trace
         replayed = run_to_the_end(lambda: replay_code(spec, Compilation(resolve(spec)), trace, address))
-        report = code_report(spec.source.file, _claim(result), replayed, self.page)
-        code = ExitCode.UNEXPECTED if replayed.difference else ExitCode.EXPECTED
-        if unexpected := expectation(result):
-            report += self.page.fit(f"  {unexpected}\n")
-            code = ExitCode(worst([code, ExitCode.UNEXPECTED]))
-        return code, report
+        text = code_report(spec.source.file, _claim(result), replayed, self.page)
+        return self._compared(_replayed(spec, _claim(result), replayed, _code(outcome_of(replayed)), text), result)
 
-    def trace_file(self, found: Found, address: str) -> tuple[int, str]:
+    def trace_file(self, found: Found, address: str) -> Replayed:
         """Replay the trace in a JSON report."""
         from lockmodel.replay.replayer import prepare, replay_trace
         from lockmodel.report.replay import trace_report
-        from lockmodel.report.trace_file import read_trace
-        from lockmodel.system import NO_DEADLOCK
+        from lockmodel.report.replay_json import Replayed
+        from lockmodel.report.trace_file import SeveralTraces, read_trace
+        from lockmodel.report.words import trace_claim
 
         file = found.file
         if self.overrides.sets or self.overrides.workers != "" or self.schedules is not None:
@@ -223,24 +303,29 @@ class _Job:
             text = Path(file).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{file}: {getattr(error, 'strerror', None) or error}") from None
-        loaded = read_trace(text, file)
+        try:
+            loaded = read_trace(text, file, spec=self.which, deadlock=self.deadlock)
+        except SeveralTraces as error:
+            raise UsageError(f"{error} (--spec FILE)") from None
         replayed = replay_trace(prepare(loaded.spec), loaded.trace, address)
-        violated = loaded.violated or "the trace"
-        claim = f"{'deadlock' if violated == NO_DEADLOCK else violated} in {loaded.spec.name}"
-        return _code(replayed.outcome), trace_report(file, claim, replayed, self.page)
+        claim = f"{trace_claim(loaded.spec, loaded.system, loaded.trace, loaded.violated)}, in {loaded.spec.name}"
+        text = trace_report(file, claim, replayed, self.page)
+        return Replayed(file, loaded.spec.name, replayed, claim, None, _code(replayed.outcome), text)
 
-    def _schedules(self, spec: Spec, address: str) -> tuple[int, str]:
+    def _schedules(self, spec: Spec, address: str) -> Replayed:
         from lockmodel.overrides import apply
         from lockmodel.replay.replayer import prepare, replay_schedules
         from lockmodel.report.replay import schedules_report
+        from lockmodel.report.words import plural
         from lockmodel.semantics import crew
 
         prepared = prepare(apply(spec, self.overrides))
         count = self.schedules or DEFAULT_SCHEDULES
         workers = crew(prepared.compilation.system, DEFAULT_WORKERS)
         replayed = replay_schedules(prepared, workers, count, self.seed, address)
-        report = schedules_report(spec.source.file, replayed, self.page, self._repeat(spec.source.file, count))
-        return _code(replayed.outcome), report
+        self.seed_used = True
+        text = schedules_report(spec.source.file, replayed, self.page, self._repeat(spec.source.file, count))
+        return _replayed(spec, plural(count, "random schedule"), replayed, _code(replayed.outcome), text)
 
     def _repeat(self, file: str, count: int) -> str:
         from lockmodel.overrides import arguments
@@ -257,6 +342,12 @@ class _Job:
         ]
         # The DSN may hold a password, so the user adds it again.
         return shlex.join(words) + (" --dsn …" if self.dsn is not None else "")
+
+
+def _replayed(spec: Spec, claim: str, replay: Replay, code: int, text: str) -> Replayed:
+    from lockmodel.report.replay_json import Replayed
+
+    return Replayed(spec.source.file, spec.name, replay, claim, None, code, text)
 
 
 def _claim(result: CheckResult) -> str:

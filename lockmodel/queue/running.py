@@ -2,12 +2,13 @@
 
 Lock order of heartbeat:
 
-1.  SELECT … FOR UPDATE of the claims (ROW SHARE on lease_claims and all its partitions; the rows, to commit, waiting if need be), in the
-    order (job_id, run_lease); then read their closures (ACCESS SHARE on the partitions of lease_claim_closures);
+1.  SELECT … FOR UPDATE of the claims, as complete does, in the order (claim_slot, job_id, run_lease); read their closures (ACCESS SHARE
+    on the partitions of lease_claim_closures);
 2.  INSERT … ON CONFLICT DO UPDATE into attempt_state (ROW EXCLUSIVE; the rows, in the same order);
 3.  at a claim's first heartbeat, UPDATE of its row in lease_claims (ROW EXCLUSIVE on the partition).
 
-Complete locks the same rows in the order (claim_slot, job_id, run_lease), which is another one where a batch spans claim slots.
+`by_job` keeps the historical order, (job_id, run_lease), in one SELECT (ROW SHARE on lease_claims and all its partitions). That is another
+order than that of complete where a batch spans claim slots, so the two can deadlock: specs/queue/heartbeat-by-job.yaml.
 
 Lock order of ensure_running:
 
@@ -65,11 +66,11 @@ _MATERIALIZE = """
 """
 
 
-async def heartbeat(connection: Connection, catalog: Catalog, claims: Sequence[Claim]) -> list[Held]:
+async def heartbeat(
+    connection: Connection, catalog: Catalog, claims: Sequence[Claim], *, by_job: bool = False
+) -> list[Held]:
     """Note that `claims` are alive; returns those that are still open."""
-    keys = sorted({(claim.job_id, claim.run_lease, claim.claim_slot) for claim in claims})
-    parameters = {**columns([key[:2] for key in keys]), "slots": [key[2] for key in keys]}
-    held = [Held(*row) for row in await rows(connection, catalog.statement(_LOCK_BY_JOB), parameters)]
+    held = await (_lock_by_job if by_job else lock)(connection, catalog, claims)
     alive = await still_open(connection, catalog, held)
     if alive:
         await rows(connection, catalog.statement(_BEAT), columns([(each.job_id, each.run_lease) for each in alive]))
@@ -78,6 +79,12 @@ async def heartbeat(connection: Connection, catalog: Catalog, claims: Sequence[C
     ):
         await rows(connection, catalog.statement(_MARK, claim_slot=slot), {"slot": slot, **columns(first)})
     return alive
+
+
+async def _lock_by_job(connection: Connection, catalog: Catalog, claims: Sequence[Claim]) -> list[Held]:
+    keys = sorted({(claim.job_id, claim.run_lease, claim.claim_slot) for claim in claims})
+    parameters = {**columns([key[:2] for key in keys]), "slots": [key[2] for key in keys]}
+    return [Held(*row) for row in await rows(connection, catalog.statement(_LOCK_BY_JOB), parameters)]
 
 
 async def ensure_running(connection: Connection, catalog: Catalog, claims: Sequence[Claim]) -> list[Held]:

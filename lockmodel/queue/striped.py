@@ -159,16 +159,17 @@ class StripedQueue:
         async with self._transaction() as connection:
             return await closing.snooze(connection, self._catalog, claim, delay_s)
 
-    async def heartbeat(self, claims: Iterable[Claim]) -> tuple[Claim, ...]:
+    async def heartbeat(self, claims: Iterable[Claim], *, by_job: bool = False) -> tuple[Claim, ...]:
         """Say that the workers of `claims` are alive; returns those that are still open: stop working on the others.
 
-        Beside a `complete` of the same claims this can deadlock (40P01; try again) if they are of several claim slots.
+        `by_job`: lock the claims in the order of their jobs, as awa's queue does. Beside a `complete` of the same claims that
+        can deadlock (40P01; try again) if they are of several claim slots: see specs/queue/heartbeat-by-job.yaml.
         """
         wanted = tuple(claims)
         if not wanted:
             return ()
         async with self._transaction() as connection:
-            held = await running.heartbeat(connection, self._catalog, wanted)
+            held = await running.heartbeat(connection, self._catalog, wanted, by_job=by_job)
         return _matching(wanted, held)
 
     async def ensure_running(self, claims: Iterable[Claim]) -> tuple[Claim, ...]:
@@ -210,7 +211,8 @@ class StripedQueue:
         """Retry several failed jobs, in the order of ids; returns those that were.
 
         Each job has a transaction of its own, so an error leaves those before it retried. With `one_transaction` all are
-        retried or none, but that can deadlock with an enqueue or a claim (40P01; try again): see specs/queue/bulk-retry.yaml.
+        retried or none, but that can deadlock with an enqueue or a claim (40P01; try again): see specs/queue/bulk-retry.yaml
+        and bulk-retry-one-lane.yaml.
         """
         return await self._each(retry.retry, job_ids, one_transaction)
 

@@ -15,6 +15,7 @@ from enum import StrEnum
 from lockmodel.compiler import Compilation
 from lockmodel.expressions import Value
 from lockmodel.machine import Config
+from lockmodel.modes import SHARED
 from lockmodel.system import ActionKind, System
 
 MAX_RUNS = 20_000
@@ -90,7 +91,7 @@ def runs(compilation: Compilation, transaction: str, values: Mapping[str, Value]
         started = move.target.transaction
         env = dict(move.target.env)
         if started is not None and started.name == transaction and all(env.get(n) == v for n, v in values.items()):
-            taken = _add((), system, [(request.resource, request.mode) for request in move.requests])
+            taken = add((), system, [(request.resource, request.mode) for request in move.requests])
             pending.append((compilation.locate(move.target), move.label, taken))
     while pending and len(found) < MAX_RUNS:
         index, label, taken = pending.pop()
@@ -100,14 +101,20 @@ def runs(compilation: Compilation, transaction: str, values: Mapping[str, Value]
                     found.add(taken)
                     yield Run(label, taken)
             elif edge.action is ActionKind.ACQUIRE:
-                more = _add(taken, system, [(request.resource, request.mode) for request in edge.requests])
+                more = add(taken, system, [(request.resource, request.mode) for request in edge.requests])
                 pending.append((edge.target, label, more))
             elif edge.action is not ActionKind.REFUSE:
                 pending.append((edge.target, label, taken))
 
 
-def _add(taken: tuple[Taken, ...], system: System, locks: Sequence[tuple[int, str]]) -> tuple[Taken, ...]:
-    new = (Taken(system.resources[resource].name, mode) for resource, mode in locks)
+def add(taken: tuple[Taken, ...], system: System, locks: Sequence[tuple[int, str]]) -> tuple[Taken, ...]:
+    """`taken` and `locks` (the resource's number, the mode), each lock once and in order."""
+    new = (
+        Taken(system.resources[resource].name, mode)
+        for resource, mode in locks
+        # Who waits for another's change of a row takes no lock by that, so there is nothing to be seen.
+        if not (system.resources[resource].kind.name == "lock" and mode == SHARED)
+    )
     return tuple(dict.fromkeys((*taken, *new)))
 
 

@@ -137,6 +137,10 @@ class Stage:
         # Debian's goes on with its own number in parentheses.
         return (self.observer.monitor.info.parameter_status("server_version") or "?").split()[0]
 
+    def short(self, statement: str) -> str:
+        """`statement` without the name of the stage's schema, which is no news."""
+        return statement.replace(f'"{self.observer.schema}".', "")
+
     async def worker(self, name: str) -> CodeWorker:
         """A new worker, whose connection pauses once it has been started."""
         self.workers.append(await CodeWorker.open(name, self.dsn))

@@ -10,21 +10,28 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg import AsyncConnection, errors, sql
+from psycopg.pq import TransactionStatus
 
 from lockmodel.errors import ReplayError, one_line
 from lockmodel.replay.deadlock import Deadlock, read_report
+from lockmodel.replay.observe import Observer
 from lockmodel.replay.sandbox import POLL_SECONDS, Sandbox, connect
 from lockmodel.replay.script import Command, Outcome, Script
+from lockmodel.replay.sides import Observation
+from lockmodel.replay.statements import SchemaSql
 
 STEP_SECONDS = 15.0
 """How long a step may take before the replay gives up on it; steps take milliseconds, so this is for a machine under load."""
 VICTIM_TIMEOUT = "300ms"
 """The deadlock_timeout of the worker that closes the cycle: long enough to be seen waiting first."""
 OTHERS_TIMEOUT = "1h"
+
+_LOCK_OUTCOMES = (errors.DeadlockDetected, errors.LockNotAvailable, errors.SerializationFailure)
+"""Errors by which Postgres says what became of a lock; all others are the statement's own."""
 
 Connection = AsyncConnection[tuple[object, ...]]
 
@@ -46,10 +53,23 @@ class Performance:
     deadlock: Deadlock | None = None
     failed: Command | None = None
     difference: str | None = None
+    seen: tuple[Observation, ...] = ()
+    """Each worker's locks where Postgres did otherwise, unless they could not be looked at."""
+    waiting: Command | None = None
+    """The statement that did otherwise, if it was one that had waited and went on after `failed`."""
+    victim_chosen: bool = True
+    """Whether the replay could choose which worker Postgres aborts; only a superuser may."""
 
 
 class Otherwise(Exception):
-    """Postgres did something else than the script says; `str()` says what."""
+    """Postgres did something else than the script says; `str()` says what.
+
+    `waiting`: the statement that did, if it is not the one that was just sent.
+    """
+
+    def __init__(self, message: str, waiting: Command | None = None) -> None:
+        self.waiting = waiting
+        super().__init__(message)
 
 
 class Driver:
@@ -63,6 +83,7 @@ class Driver:
         self.dsn = dsn
         self.server_version = ""
         self.swept: list[str] = []
+        self._chooses_victim = True
         self._monitor: Connection
         self._sandbox: Sandbox
 
@@ -84,7 +105,7 @@ class Driver:
     async def __aexit__(self, *_: object) -> None:
         await self._monitor.close()
 
-    async def perform(self, script: Script, setup: Sequence[str]) -> Performance:
+    async def perform(self, script: Script, setup: Sequence[SchemaSql]) -> Performance:
         """Run `setup` in a new schema, then `script`; everything is removed again before this returns."""
         sessions: list[_Session] = []
         try:
@@ -93,13 +114,43 @@ class Driver:
             for number, name in enumerate(script.workers):
                 sessions.append(_Session(number, await connect(self.dsn, f"lockmodel {name}")))
                 await self._configure(sessions[-1], schema, script)
-            return await _Performance(self._monitor, sessions, script).run()
+            performance = await _Performance(self._monitor, sessions, script).run()
+            performance = replace(performance, victim_chosen=self._chooses_victim)
+            if performance.difference is None:
+                return performance
+            return replace(performance, seen=await self._look(sessions, script))
         except psycopg.OperationalError as error:
             if self._monitor.broken or any(session.connection.broken for session in sessions):
                 raise ReplayError(self._gone(error)) from None
             raise ReplayError(one_line(str(error))) from None
         finally:
             await asyncio.shield(self._clean(sessions))
+
+    async def _look(self, sessions: Sequence[_Session], script: Script) -> tuple[Observation, ...]:
+        """Every worker's locks as they are now. What is not to be had is left out: it only illustrates the difference."""
+        observer = Observer(self._monitor, self._sandbox.schema)
+        names = {session.pid: script.workers[session.worker] for session in sessions}
+        found = []
+        try:
+            await self._monitor.execute("SET lock_timeout = '2s'")
+            rows = await self._can_look_at_rows(observer, sessions)
+            for session in sessions:
+                held = await (observer.held_rows_included(session.pid) if rows else observer.held(session.pid))
+                blockers = await observer.blocking_pids(session.pid)
+                found.append(Observation(held, tuple(names.get(pid, f"process {pid}") for pid in blockers), rows))
+            await self._monitor.execute("RESET lock_timeout")
+        except (psycopg.Error, ReplayError):
+            return ()
+        return tuple(found)
+
+    async def _can_look_at_rows(self, observer: Observer, sessions: Sequence[_Session]) -> bool:
+        try:
+            await observer.set_up()
+            for session in sessions:
+                await observer.held_rows_included(session.pid)
+        except (psycopg.Error, ReplayError):
+            return False
+        return True
 
     def _gone(self, error: psycopg.Error) -> str:
         left = (
@@ -109,20 +160,25 @@ class Driver:
         )
         return f"the server went away during the replay ({one_line(str(error), 120)}){left}"
 
-    async def _set_up(self, setup: Sequence[str], schema: str) -> None:
+    async def _set_up(self, setup: Sequence[SchemaSql], schema: str) -> None:
         path = sql.SQL("SET search_path TO {}").format(sql.Identifier(schema))
         await self._monitor.execute(path)
         try:
             for statement in setup:
-                await self._monitor.execute(statement)
-        except psycopg.Error as error:
-            if self._monitor.broken:
-                raise
-            raise ReplayError(f"the spec's schema SQL fails: {one_line(str(error))}") from None
+                await self._set_up_one(statement)
         finally:
             if not self._monitor.broken:
                 await self._monitor.execute("ROLLBACK")
                 await self._monitor.execute("RESET search_path")
+
+    async def _set_up_one(self, statement: SchemaSql) -> None:
+        try:
+            await self._monitor.execute(statement.sql)
+        except psycopg.Error as error:
+            if self._monitor.broken:
+                raise
+            place = statement.at(_number(error.diag.statement_position))
+            raise ReplayError(f"the spec's schema SQL fails: {_said(error)}; mend it", place) from None
 
     async def _configure(self, session: _Session, schema: str, script: Script) -> None:
         number, connection = session.worker, session.connection
@@ -134,7 +190,7 @@ class Driver:
             try:
                 await connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
             except errors.InsufficientPrivilege:
-                continue
+                self._chooses_victim = False
         for setting in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"):
             await connection.execute("SELECT set_config(%s, '0', false)", (setting,))
 
@@ -168,8 +224,13 @@ class _Session:
         self.connection = connection
         self.pid = connection.info.backend_pid
         self.running: asyncio.Task[tuple[int, object]] | None = None
+        self.sent: Command | None = None
+        """What was sent last."""
+        self.waited = False
+        """Whether that was seen waiting."""
 
     def send(self, command: Command) -> None:
+        self.sent, self.waited = command, False
         self.running = asyncio.create_task(self._execute(command.sql))
 
     async def _execute(self, statement: str) -> tuple[int, object]:
@@ -213,7 +274,7 @@ class _Performance:
             if self.script.cycle and deadlock is None:
                 deadlock = await self._await_deadlock()
         except Otherwise as difference:
-            return Performance(tuple(self.done), None, current, str(difference))
+            return Performance(tuple(self.done), None, current, str(difference), waiting=difference.waiting)
         if deadlock is not None and not frozenset(self.script.cycle) <= deadlock.workers:
             found = (
                 ", ".join(self.script.workers[worker] for worker in sorted(deadlock.workers)) or "none of the workers"
@@ -234,7 +295,9 @@ class _Performance:
         else:
             await self._until_complete(session, command, started)
             for worker in command.resumes:
-                await self._until_complete(self.sessions[worker], None, started)
+                await self._goes_on(self.sessions[worker], started)
+            for worker, blockers in command.then_waits:
+                await self._waits_again(self.sessions[worker], blockers, started)
         self.done.append(Done(command, time.monotonic() - started, waits_for))
         return deadlock
 
@@ -255,6 +318,34 @@ class _Performance:
                 raise Otherwise(self._overdue(blockers))
         self._judge(session, command)
 
+    async def _goes_on(self, session: _Session, started: float) -> None:
+        """Wait for a statement that waited, and must now come to its end."""
+        try:
+            await self._until_complete(session, None, started)
+        except Otherwise as other:
+            raise Otherwise(str(other), session.sent) from None
+
+    async def _waits_again(self, session: _Session, blockers: Sequence[int], started: float) -> None:
+        """Wait until a statement that waited has taken what it waited for, and waits for one of `blockers`.
+
+        Until then what it is about to take could still be taken by others.
+        """
+        assert session.running is not None
+        wanted = self._workers(blockers)
+        while not session.running.done():
+            pids = await self._blockers(session)
+            if {self.workers.get(pid) for pid in pids} & set(blockers):
+                return
+            if time.monotonic() - started > STEP_SECONDS:
+                still = f"waits for {self._names(pids)}" if pids else "waits for nobody"
+                raise Otherwise(f"{still}, where the model says that it goes on and waits for {wanted}", session.sent)
+            await asyncio.wait({session.running}, timeout=POLL_SECONDS)
+        try:
+            self._judge(session, None)
+        except Otherwise as other:
+            raise Otherwise(str(other), session.sent) from None
+        raise Otherwise(f"is granted, where the model says that it goes on and waits for {wanted}", session.sent)
+
     def _overdue(self, blockers: Sequence[int]) -> str:
         if outside := [pid for pid in blockers if pid not in self.workers]:
             return f"waits for process {outside[0]}, which is not part of the replay"
@@ -265,7 +356,7 @@ class _Performance:
     def _judge(self, session: _Session, command: Command | None) -> None:
         """Whether the finished statement did what was expected. Raises Otherwise."""
         assert session.running is not None
-        refused = False
+        refused, rows = False, -1
         try:
             rows, value = session.running.result()
             refused = command is not None and command.conditional and (rows == 0 or value is False)
@@ -273,15 +364,16 @@ class _Performance:
             refused = True
         except errors.DeadlockDetected as error:
             raise Otherwise(f"deadlock detected (40P01): {one_line(error.diag.message_detail or '')}") from None
-        except psycopg.OperationalError:
+        except errors.SerializationFailure as error:
+            raise Otherwise(f"fails: {_said(error)}") from None
+        except psycopg.Error as error:
             if session.connection.broken:
                 raise
-            raise Otherwise("was cancelled") from None
-        except psycopg.Error as error:
-            raise Otherwise(f"fails: {error.sqlstate} {one_line(str(error), 160)}") from None
+            raise self._fails(session, error) from None
+        self._check_transaction(session)
         if command is not None and refused is not (command.outcome is Outcome.REFUSED):
             what = "is refused" if refused else "is granted"
-            raise Otherwise(f"{what}, where the model says that it {command.outcome}")
+            raise Otherwise(f"{what}, where the model says that it {command.outcome}{_no_row(command, rows)}")
         if command is None and refused:
             raise Otherwise("is refused (55P03), where the model says that it goes on")
 
@@ -294,10 +386,11 @@ class _Performance:
         while not session.running.done():
             pids = await self._blockers(session)
             waits_for = tuple(self.workers[pid] for pid in pids if pid in self.workers)
+            session.waited = session.waited or bool(pids)
             if set(waits_for) & set(command.blockers):
                 return None, waits_for
             if waits_for and time.monotonic() - started > 1.0:
-                wanted = ", ".join(self.script.workers[worker] for worker in command.blockers)
+                wanted = self._workers(command.blockers)
                 raise Otherwise(f"waits for {self._names(pids)}, where the model says for {wanted}")
             if time.monotonic() - started > STEP_SECONDS:
                 raise Otherwise(self._overdue(pids))
@@ -305,8 +398,11 @@ class _Performance:
         if closes and isinstance(error := session.running.exception(), errors.DeadlockDetected):
             return self._deadlock(command.worker, error, seen_waiting=False), command.blockers
         if session.running.exception() is None:
-            wanted = ", ".join(self.script.workers[worker] for worker in command.blockers)
-            raise Otherwise(f"is granted, where the model says that it waits for {wanted}")
+            if closes and (deadlock := self._already_reported()) is not None:
+                return deadlock, command.blockers
+            wanted = self._workers(command.blockers)
+            rows, _ = session.running.result()
+            raise Otherwise(f"is granted, where the model says that it waits for {wanted}{_no_row(command, rows)}")
         self._judge(session, command)
         raise Otherwise("ended without waiting")
 
@@ -326,11 +422,46 @@ class _Performance:
                 raise Otherwise(f"no deadlock: the statement of {self.script.workers[running[task]]} went on")
             if isinstance(error, psycopg.OperationalError) and self.sessions[running[task]].connection.broken:
                 raise error
+            if isinstance(error, psycopg.Error) and not isinstance(error, _LOCK_OUTCOMES):
+                raise self._fails(self.sessions[running[task]], error)
             raise Otherwise(f"no deadlock: {self.script.workers[running[task]]} fails with {one_line(str(error), 160)}")
         raise Otherwise(f"no deadlock was reported within {STEP_SECONDS:g} s, though all members of the cycle wait")
 
     def _deadlock(self, victim: int, error: errors.DeadlockDetected, *, seen_waiting: bool) -> Deadlock:
         return read_report(victim, error, self.workers, self.script.workers, seen_waiting=seen_waiting)
+
+    def _already_reported(self) -> Deadlock | None:
+        """The deadlock, if another of its members was aborted before the last one was seen waiting.
+
+        That can be where the replay may not choose the victim.
+        """
+        for worker in self.script.cycle:
+            task = self.sessions[worker].running
+            if task is not None and task.done() and isinstance(error := task.exception(), errors.DeadlockDetected):
+                return self._deadlock(worker, error, seen_waiting=True)
+        return None
+
+    def _fails(self, session: _Session, error: psycopg.Error) -> ReplayError:
+        """That a statement failed for a reason of its own: nothing is known of the locks then, and the SQL is to be mended."""
+        command, name = session.sent, self.script.workers[session.worker]
+        position = command.position if command is not None else None
+        advice = "mend the sql"
+        if isinstance(error, errors.UniqueViolation):
+            # Postgres does as it should: the key is taken for good once the transaction that inserted it has committed.
+            whose = "that of the transaction it waited for" if session.waited else "that of an earlier transaction"
+            advice = f"the row is {whose}; let the step delete it again (INSERT …; DELETE …), or insert another value"
+        return ReplayError(f"the statement of this step fails in {name}: {_said(error)}; {advice}", position)
+
+    def _check_transaction(self, session: _Session) -> None:
+        """Refuse a statement that ended the transaction it is in. Raises ReplayError."""
+        command = session.sent
+        ended = session.connection.info.transaction_status is TransactionStatus.IDLE
+        if command is not None and ended and command.sql not in ("COMMIT", "ROLLBACK"):
+            message = "the sql of this step ends the transaction; write a step, commit or rollback, for that"
+            raise ReplayError(message, command.position)
+
+    def _workers(self, workers: Sequence[int]) -> str:
+        return ", ".join(self.script.workers[worker] for worker in workers)
 
     async def _blockers(self, session: _Session) -> list[int]:
         cursor = await self.monitor.execute("SELECT pg_blocking_pids(%s)", (session.pid,))
@@ -340,3 +471,23 @@ class _Performance:
 
     def _names(self, pids: Sequence[int]) -> str:
         return ", ".join(self.script.workers[self.workers[pid]] for pid in pids if pid in self.workers)
+
+
+def _said(error: psycopg.Error) -> str:
+    """What Postgres said: `23505 duplicate key value violates unique constraint "t_pkey" (Key (id)=(1) already exists.)`."""
+    diag = error.diag
+    detail = f" ({diag.message_detail})" if diag.message_detail else ""
+    return one_line(f"{error.sqlstate} {diag.message_primary or error}{detail}", 300)
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text else None
+
+
+def _no_row(command: Command, rows: int) -> str:
+    """A hint for a statement that found no row, and so could lock none."""
+    if rows != 0:
+        return ""
+    if command.sql.lstrip().lower().startswith("insert"):
+        return "; it inserted nothing, for the key is there already: let the step delete its row again (INSERT …; DELETE …)"
+    return "; it found no row to lock: does the schema's SQL insert it?"

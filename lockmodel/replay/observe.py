@@ -2,6 +2,9 @@
 
 Tables and advisory locks come from `pg_locks`; row locks, which Postgres keeps in the rows themselves, from the contrib module
 `pgrowlocks`. Rows are known by their primary key. What a transaction has inserted itself is not seen as locked: nobody else can see it.
+
+A row that a transaction has changed (UPDATE, DELETE) is told from one that it has only locked: INSERT … ON CONFLICT DO NOTHING waits
+for the one and not for the other. Such a change is a `SeenLock` of its own.
 """
 
 from __future__ import annotations
@@ -35,7 +38,10 @@ _ROW_MODES = {
 
 @dataclass(frozen=True, order=True)
 class SeenLock:
-    """A lock as Postgres has it: `kind` is table, row or advisory; `name` the relation or the key; `row` the primary key."""
+    """A lock as Postgres has it: `kind` is table, row, change (of a row) or advisory; `name` the relation or the key.
+
+    `row` is the primary key, or nothing for a row without one.
+    """
 
     kind: str
     name: str
@@ -54,12 +60,18 @@ class Observer:
         self.monitor = monitor
         self.schema = schema
         self._keys: dict[str, tuple[str, ...]] = {}
+        self._pgrowlocks = sql.Identifier(schema, "pgrowlocks")
 
     async def set_up(self) -> None:
         """Make `pgrowlocks` available, in the schema if it is not there. Raises ReplayError."""
         try:
-            found = await self._rows("SELECT 1 FROM pg_extension WHERE extname = 'pgrowlocks'")
-            if not found:
+            found = await self._rows(
+                "SELECT nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace"
+                " WHERE extname = 'pgrowlocks'"
+            )
+            if found:
+                self._pgrowlocks = sql.Identifier(found[0][0], "pgrowlocks")
+            else:
                 query = sql.SQL("CREATE EXTENSION pgrowlocks SCHEMA {}").format(sql.Identifier(self.schema))
                 await self.monitor.execute(query)
         except errors.Error as error:
@@ -73,19 +85,12 @@ class Observer:
         rows = await self._rows("SELECT unnest(pg_blocking_pids(%s))", (pid,))
         return tuple(dict.fromkeys(row[0] for row in rows))
 
-    async def held(self, pid: int, row_tables: Iterable[str]) -> frozenset[SeenLock]:
-        """All table and advisory locks of `pid` in the schema, and its row locks in `row_tables`."""
-        found = {
-            SeenLock("table", name, _TABLE_MODES[mode])
-            for name, mode in await self._rows(
-                "SELECT c.relname, l.mode FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
-                " JOIN pg_namespace n ON n.oid = c.relnamespace"
-                " WHERE l.pid = %s AND l.granted AND l.locktype = 'relation' AND n.nspname = %s"
-                " AND c.relkind IN ('r', 'p')"
-                " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-                (pid, self.schema),
-            )
-        }
+    async def held(self, pid: int, row_tables: Iterable[str] = ()) -> frozenset[SeenLock]:
+        """All table and advisory locks of `pid` in the schema, and its row locks in `row_tables`.
+
+        Raises ReplayError for one of these tables without a primary key.
+        """
+        found = await self._table_locks(pid)
         found |= {
             SeenLock("advisory", str(key), "SHARED" if mode == "ShareLock" else "EXCLUSIVE")
             for key, mode in await self._rows(
@@ -97,34 +102,80 @@ class Observer:
         }
         exclusive = await self._closed_tables()
         for table in row_tables:
+            if not await self._primary_key(table):
+                raise ReplayError(f"the rows of {table} have no primary key to know them by")
             if table not in exclusive:
                 found |= await self._row_locks(pid, table)
         return frozenset(found)
+
+    async def held_rows_included(self, pid: int) -> frozenset[SeenLock]:
+        """As `held`, with the row locks in every table that `pid` has a lock on at all."""
+        found = set(await self.held(pid))
+        tables = await self._rows(
+            "SELECT DISTINCT c.relname FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
+            " JOIN pg_namespace n ON n.oid = c.relnamespace"
+            " WHERE l.pid = %s AND l.granted AND n.nspname = %s AND c.relkind = 'r'",
+            (pid, self.schema),
+        )
+        for table in {name for (name,) in tables} - await self._closed_tables():
+            found |= await self._row_locks(pid, table)
+        return frozenset(found)
+
+    async def _table_locks(self, pid: int) -> set[SeenLock]:
+        return {
+            SeenLock("table", name, _TABLE_MODES[mode])
+            for name, mode in await self._rows(
+                "SELECT c.relname, l.mode FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
+                " JOIN pg_namespace n ON n.oid = c.relnamespace"
+                " WHERE l.pid = %s AND l.granted AND l.locktype = 'relation' AND n.nspname = %s"
+                " AND c.relkind IN ('r', 'p')"
+                " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+                (pid, self.schema),
+            )
+        }
 
     async def _closed_tables(self) -> frozenset[str]:
         """The tables that can't be read now, since somebody holds ACCESS EXCLUSIVE: their rows are not looked at."""
         rows = await self._rows(
             "SELECT c.relname FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
             " JOIN pg_namespace n ON n.oid = c.relnamespace"
-            " WHERE n.nspname = %s AND l.mode = 'AccessExclusiveLock'",
+            # Who waits for a row has a lock on its tuple, of the same mode.
+            " WHERE n.nspname = %s AND l.mode = 'AccessExclusiveLock' AND l.locktype = 'relation'",
             (self.schema,),
         )
         return frozenset(name for (name,) in rows)
 
     async def _row_locks(self, pid: int, table: str) -> set[SeenLock]:
         relation = sql.Identifier(self.schema, table)
-        key = await self._primary_key(table)
+        key = await self._primary_key(table) or ("ctid",)
         columns = sql.SQL(", ").join(sql.SQL("t.{}::text").format(sql.Identifier(column)) for column in key)
         query = sql.SQL(
-            "SELECT u.mode, {columns} FROM pgrowlocks({name}) r"
-            " CROSS JOIN LATERAL unnest(r.modes, r.pids) AS u (mode, pid)"
-            # A savepoint's own transaction has no process in pgrowlocks.
-            " JOIN {relation} t ON t.ctid = r.locked_row WHERE u.pid IN (%s, 0)"
-        ).format(columns=columns, name=sql.Literal(relation.as_string(self.monitor)), relation=relation)
+            "SELECT u.mode, {columns} FROM {pgrowlocks}({name}) r"
+            " CROSS JOIN LATERAL unnest(r.modes, r.pids, r.xids) AS u (mode, pid, xid)"
+            " JOIN {relation} t ON t.ctid = r.locked_row"
+            # A savepoint's own transaction has no process in pgrowlocks, but a lock on itself.
+            " WHERE u.pid = %s OR u.pid = 0 AND EXISTS (SELECT FROM pg_locks l WHERE l.pid = %s"
+            " AND l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.transactionid = u.xid)"
+        ).format(
+            columns=columns,
+            pgrowlocks=self._pgrowlocks,
+            name=sql.Literal(relation.as_string(self.monitor)),
+            relation=relation,
+        )
         found = set()
-        for mode, *values in await self._rows(query, (pid,)):
+        try:
+            locked = await self._rows(query, (pid, pid))
+        except errors.UndefinedFunction:
+            raise ReplayError(
+                "pgrowlocks went away: another replay on this database had made it, and is over; "
+                "run one at a time, or create the extension for good"
+            ) from None
+        for mode, *values in locked:
+            row = tuple(zip(key, values, strict=True))
             canonical = _ROW_MODES[mode.lower().removeprefix("for ")]
-            found.add(SeenLock("row", table, canonical, tuple(zip(key, values, strict=True))))
+            found.add(SeenLock("row", table, canonical, row))
+            if not mode.lower().startswith(("for ", "key share", "share")):
+                found.add(SeenLock("change", table, "EXCLUSIVE", row))
         return found
 
     async def _primary_key(self, table: str) -> tuple[str, ...]:
@@ -134,13 +185,9 @@ class Observer:
                 " WHERE i.indrelid = %s::regclass AND i.indisprimary ORDER BY array_position(i.indkey, a.attnum)",
                 (sql.Identifier(self.schema, table).as_string(self.monitor),),
             )
-            if not rows:
-                raise ReplayError(f"the rows of {table} have no primary key to know them by")
             self._keys[table] = tuple(name for (name,) in rows)
         return self._keys[table]
 
     async def _rows(self, query: Any, parameters: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
-        path = sql.SQL("SELECT set_config('search_path', %s, false)")
-        await self.monitor.execute(path, (f'"{self.schema}", public',))
         cursor = await self.monitor.execute(query, parameters)
         return await cursor.fetchall()

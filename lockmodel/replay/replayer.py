@@ -22,10 +22,13 @@ from lockmodel.replay.driver import Driver, Performance
 from lockmodel.replay.schedules import random_schedule, schedule_seeds
 from lockmodel.replay.script import NotRealizable, Outcome, Script, from_trace
 from lockmodel.replay.server import EmbeddedServer
-from lockmodel.replay.statements import Statements
+from lockmodel.replay.sides import WorkerSides, compare_sides, seen
+from lockmodel.replay.statements import SchemaSql, Statements, schema_of
+from lockmodel.replay.target import Bindings
 from lockmodel.resolver import resolve
 from lockmodel.semantics import Crew
 from lockmodel.spec import Spec
+from lockmodel.system import System
 from lockmodel.trace import Trace
 
 Result = TypeVar("Result")
@@ -49,6 +52,8 @@ class TraceReplay:
     reason: str = ""
     synthetic: frozenset[str] = frozenset()
     """The resources whose statements are lockmodel's own, since the spec gives none."""
+    sides: tuple[WorkerSides, ...] = ()
+    """Where Postgres did otherwise: each worker's locks, as the model has them and as they were."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class ScheduleRun:
     number: int
     script: Script
     performance: Performance
+    sides: tuple[WorkerSides, ...] = ()
 
     @property
     def as_foretold(self) -> bool:
@@ -76,6 +82,8 @@ class SchedulesReplay:
     asked: int
     runs: tuple[ScheduleRun, ...]
     synthetic: frozenset[str] = frozenset()
+    can_wait: bool = True
+    """Whether anybody of the crew can ever have to wait."""
 
     @property
     def statements(self) -> int:
@@ -99,10 +107,24 @@ class Prepared:
 
     compilation: Compilation
     statements: Statements
+    bindings: Bindings
+    """What the resources are in the replay's schema, as far as that is known."""
 
     @property
-    def setup(self) -> list[str]:
+    def setup(self) -> list[SchemaSql]:
         return list(self.statements.setup())
+
+    def sides(self, script: Script, performance: Performance) -> tuple[WorkerSides, ...]:
+        """Both sides' locks where Postgres did otherwise; none if it did not, or they could not be looked at."""
+        command = performance.failed
+        if command is None or not performance.seen:
+            return ()
+        resources = self.compilation.system.resources
+        complete = all(resource.name in self.bindings.told for resource in resources)
+        return tuple(
+            compare_sides(name, model, seen(observed, self.bindings), self.bindings.told, complete=complete)
+            for name, model, observed in zip(script.workers, command.foretold, performance.seen, strict=True)
+        )
 
 
 def prepare(spec: Spec) -> Prepared:
@@ -110,8 +132,10 @@ def prepare(spec: Spec) -> Prepared:
     compilation = Compilation(resolve(spec))
     # Advisory keys are shared by the whole database, so those of each replay are its own.
     advisory_class = secrets.randbelow(2**31)
-    statements = Statements(compilation.program, compilation.system.resources, spec.schema_sql, advisory_class)
-    return Prepared(compilation, statements)
+    statements = Statements(compilation.program, compilation.system.resources, schema_of(spec), advisory_class)
+    resources = compilation.system.resources
+    places = {resource.name: place for resource in resources if (place := statements.own_place(resource))}
+    return Prepared(compilation, statements, Bindings(spec, compilation.program, resources, own=places))
 
 
 def replay_trace(prepared: Prepared, trace: Trace, dsn: str | None = None) -> TraceReplay:
@@ -128,7 +152,8 @@ def replay_trace(prepared: Prepared, trace: Trace, dsn: str | None = None) -> Tr
         performance = await driver.perform(script, prepared.setup)
         outcome = ReplayOutcome.CONFIRMED if performance.difference is None else ReplayOutcome.REFUTED
         seconds = time.monotonic() - started
-        return TraceReplay(outcome, driver.server_version, seconds, script, performance, synthetic=synthetic)
+        sides = prepared.sides(script, performance)
+        return TraceReplay(outcome, driver.server_version, seconds, script, performance, "", synthetic, sides)
 
     return _on_server(dsn, run)
 
@@ -148,7 +173,8 @@ def replay_schedules(
         runs: list[ScheduleRun] = []
         for number, one in enumerate(schedule_seeds(seed, count), start=1):
             script = random_schedule(prepared.compilation, prepared.statements, crew, one)
-            runs.append(ScheduleRun(number, script, await driver.perform(script, prepared.setup)))
+            performance = await driver.perform(script, prepared.setup)
+            runs.append(ScheduleRun(number, script, performance, prepared.sides(script, performance)))
             if progress:
                 progress(number)
             if not runs[-1].as_foretold:
@@ -156,9 +182,17 @@ def replay_schedules(
         outcome = ReplayOutcome.CONFIRMED if runs[-1].as_foretold else ReplayOutcome.REFUTED
         seconds = time.monotonic() - started
         synthetic = prepared.statements.synthetic
-        return SchedulesReplay(outcome, driver.server_version, seconds, seed, count, tuple(runs), synthetic)
+        can_wait = _can_wait(prepared.compilation.system, crew)
+        return SchedulesReplay(outcome, driver.server_version, seconds, seed, count, tuple(runs), synthetic, can_wait)
 
     return _on_server(dsn, run)
+
+
+def _can_wait(system: System, crew: Crew) -> bool:
+    """Whether some lock that a worker asks for conflicts with one that another may hold."""
+    requests = {location.request for location in system.locations if location.request is not None and location.waits}
+    held = {hold for location in system.locations for hold in location.held}
+    return len(crew) > 1 and any(system.conflicts(hold, request) for hold in held for request in requests)
 
 
 def default_dsn() -> str | None:
@@ -210,7 +244,9 @@ def run_to_the_end(main: Callable[[], Coroutine[object, object, Result]]) -> Res
 
     # Only the main thread may handle signals; elsewhere they are somebody else's concern.
     mine = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM) if mine}
+    # What whoever started us ignores (`nohup`, a shell's background job) stays ignored.
+    heard = [one for one in (signal.SIGINT, signal.SIGTERM) if mine and signal.getsignal(one) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in heard}
     try:
         return asyncio.run(cancellable())
     except asyncio.CancelledError:

@@ -71,6 +71,8 @@ def run(scenario: Scenario, dsn: str, limits: Limits | None = None) -> ScenarioR
 
 def outcome_of(replay: CodeReplay) -> ReplayOutcome:
     """The verdict of a replay on real code."""
+    if not replay.realizable:
+        return ReplayOutcome.NOT_REALIZABLE
     return ReplayOutcome.CONFIRMED if replay.difference is None else ReplayOutcome.REFUTED
 
 

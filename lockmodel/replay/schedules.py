@@ -8,14 +8,16 @@ never lets two workers go on at once where their next requests could meet: what 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from lockmodel.compiler import Compilation
+from lockmodel.errors import SpecError
 from lockmodel.explanation import find_cycle, view
 from lockmodel.machine import Config, Move
 from lockmodel.modes import Wait
 from lockmodel.replay.script import Command, Outcome, Script, commands_of
+from lockmodel.replay.sides import foretell
 from lockmodel.replay.statements import Statements
 from lockmodel.replay.walk import ConcreteStep, begins_statement
 from lockmodel.semantics import Crew, Semantics, State
@@ -99,13 +101,16 @@ class _Walk:
             # It would wait behind another waiter, whom Postgres then names as its blocker: the walk ends before that.
             self.cycle = ()
             return True
+        waiting = [worker for worker, _ in self.now.waiting]
         for worker in self.cycle:
             if not self.now.waits(worker):
+                waiting.append(worker)
+                model = foretell(self.semantics, self.now.state, waiting)
                 config = self.now.configs[worker]
                 step = ConcreteStep(worker, config, self._granted(config), begins=True)
                 blockers = tuple(blocker.worker for blocker in workers[worker].blockers)
-                sql = self.statements.for_lock(step)
-                self.commands.append(Command(worker, sql, step.move.label, Outcome.WAITS, blockers))
+                command = self._command(step, Outcome.WAITS)
+                self.commands.append(replace(command, blockers=blockers, foretold=model))
         return bool(self.cycle)
 
     def _turn(self, worker: int) -> bool:
@@ -129,62 +134,88 @@ class _Walk:
         return True
 
     def _guarded(self, worker: int, move: Move) -> bool:
-        if move.guard is not None and self.now.state.valuation not in move.guard:
+        valuation = self.now.state.valuation
+        if move.action is ActionKind.START and not self._may_start(worker, move):
             return False
-        if move.action is not ActionKind.START:
-            return True
+        if valuation in move.faults and not any(self._blockers(self.now, worker, r) for r in move.requests):
+            raise self._fault(move)
+        return move.guard is None or valuation in move.guard
+
+    def _fault(self, move: Move) -> SpecError:
+        """That `move` has no meaning in the state at hand: what a check says of it too."""
+        position = move.position or self.compilation.program.position
+        return SpecError(position, move.faults[self.now.state.valuation])
+
+    def _may_start(self, worker: int, move: Move) -> bool:
         transaction = move.target.transaction
-        assert transaction is not None
-        return self.left[worker] > 0 and transaction.name in self.semantics.crew.transactions[worker]
+        # A start that has no meaning leads to no transaction.
+        mine = transaction is None or transaction.name in self.semantics.crew.transactions[worker]
+        return self.left[worker] > 0 and mine
 
     def _plain(self, worker: int, move: Move) -> None:
         """A transition that takes no lock by a statement of its own; it may let others go on."""
         step = ConcreteStep(worker, self.now.configs[worker], move, begins=True)
-        after, resumed = self._wake(self.now.apply(self.compilation, step))
-        self.commands += commands_of(step, None, self.statements, move.label, resumed)
-        self.now = after
+        self._complete(self.now.apply(self.compilation, step), [step])
         self.left[worker] -= move.action is ActionKind.START
 
-    def _wake(self, now: _Moment) -> tuple[_Moment, tuple[int, ...]]:
-        """Let those go on whose locks have become free; returns those whose whole statement is then complete."""
+    def _complete(self, after: _Moment, steps: Sequence[ConcreteStep]) -> None:
+        """Send the command that makes `steps`, with which the model comes to `after`, and let go on whom it frees."""
+        after, resumed, again = self._wake(after)
+        commands = list(commands_of(steps, None, self.statements))
+        if commands:
+            # Of several it is the last one, a rollback, that gives locks back.
+            commands[-1] = replace(commands[-1], resumes=resumed, then_waits=again)
+        self._send(after, *commands)
+
+    def _wake(self, now: _Moment) -> tuple[_Moment, tuple[int, ...], tuple[tuple[int, tuple[int, ...]], ...]]:
+        """Let those go on whose locks have become free.
+
+        Returns those whose whole statement is then complete, and those that wait again, with the workers that are in their way.
+        """
         free = [
             (worker, resource)
             for worker, resource in now.waiting
             if not self._blockers(now, worker, self._request(now, worker))
         ]
         now = replace(now, waiting=tuple(pair for pair in now.waiting if pair not in free))
-        resumed = []
+        resumed, again = [], []
         for worker, _ in free:
-            now, taken, waits_at = self._take(now, worker)
-            if len(free) > 1 and (taken > 1 or waits_at is not None):
+            now, steps, waits_at = self._take(now, worker)
+            if len(free) > 1 and (len(steps) > 1 or waits_at is not None):
+                raise _Unforeseeable
+            if _fails(steps):
                 raise _Unforeseeable
             if waits_at is None:
                 resumed.append(worker)
             else:
                 now = replace(now, waiting=(*now.waiting, (worker, waits_at)))
-        return now, tuple(resumed)
+                again.append((worker, tuple(self._blockers(now, worker, self._request(now, worker)))))
+        return now, tuple(resumed), tuple(again)
 
     def _statement(self, worker: int) -> None:
         """Send the next statement of `worker`: it completes, is refused, or waits."""
-        before = self.now.configs[worker]
-        request = self._request(self.now, worker)
-        if self.now.wanted(request.resource):
-            raise _Unforeseeable
-        if request.wait is not Wait.BLOCK and self._blockers(self.now, worker, request):
-            refusals = [m for m in self.compilation.machine.moves(before) if m.action is ActionKind.REFUSE]
-            self._plain(worker, self.rng.choice(refusals))
-            self._clear_error(worker)
+        after, steps, waits_at = self._take(self.now, worker)
+        if waits_at is None:
+            self._complete(after, steps)
+            if _fails(steps):
+                self._clear_error(worker)
             return
-        step = ConcreteStep(worker, before, self._granted(before), begins=True)
-        conditional = any(request.wait for request in step.move.requests)
-        command = Command(worker, self.statements.for_lock(step), step.move.label, conditional=conditional)
-        after, _, waits_at = self._take(self.now, worker)
-        if waits_at is not None:
-            after = replace(after, waiting=(*after.waiting, (worker, waits_at)))
-            blockers = tuple(self._blockers(after, worker, self._request(after, worker)))
-            command = replace(command, outcome=Outcome.WAITS, blockers=blockers)
-        self.commands.append(command)
+        before = self.now.configs[worker]
+        first = steps[0] if steps else ConcreteStep(worker, before, self._granted(before), begins=True)
+        after = replace(after, waiting=(*after.waiting, (worker, waits_at)))
+        blockers = tuple(self._blockers(after, worker, self._request(after, worker)))
+        self._send(after, replace(self._command(first, Outcome.WAITS), blockers=blockers))
+
+    def _command(self, step: ConcreteStep, outcome: Outcome = Outcome.COMPLETES) -> Command:
+        """The statement that `step`, a lock, begins."""
+        sql, position = self.statements.for_lock(step), self.statements.position(step)
+        return Command(step.worker, sql, step.move.label, outcome, position=position)
+
+    def _send(self, after: _Moment, *commands: Command) -> None:
+        """Add `commands`, after which the model is at `after`."""
         self.now = after
+        model = foretell(self.semantics, after.state, [worker for worker, _ in after.waiting])
+        self.commands += [replace(command, foretold=model) for command in commands]
 
     def _clear_error(self, worker: int) -> None:
         """After an error Postgres gives back the locks at once, so the rollback that must follow is not put off."""
@@ -192,27 +223,31 @@ class _Walk:
         if moves and all(move.action in (ActionKind.ROLLBACK, ActionKind.ROLLBACK_TO) for move in moves):
             self._plain(worker, self.rng.choice(moves))
 
-    def _take(self, now: _Moment, worker: int) -> tuple[_Moment, int, int | None]:
-        """Take the lock that `worker` asks for and the others of the same statement.
+    def _take(self, now: _Moment, worker: int) -> tuple[_Moment, list[ConcreteStep], int | None]:
+        """Take the lock that `worker` asks for and the others of the same statement, or go on without, where it does not wait.
 
-        Returns how many were taken, and the resource that it comes to wait for, if any.
+        Returns the steps, and the resource that it comes to wait for, if any.
         """
-        taken = 0
+        steps: list[ConcreteStep] = []
         while True:
             config = now.configs[worker]
             asks = any(move.action is ActionKind.ACQUIRE for move in self.compilation.machine.moves(config))
-            if taken and (not asks or begins_statement(config, now.last[worker])):
-                return now, taken, None
+            if steps and (_fails(steps) or not asks or begins_statement(config, now.last[worker])):
+                return now, steps, None
             request = self._request(now, worker)
             if now.wanted(request.resource):
                 raise _Unforeseeable
-            if self._blockers(now, worker, request):
-                if request.wait is not Wait.BLOCK:
-                    raise _Unforeseeable
-                return now, taken, request.resource
-            begins = begins_statement(config, now.last[worker])
-            now = now.apply(self.compilation, ConcreteStep(worker, config, self._granted(config), begins))
-            taken += 1
+            if not self._blockers(now, worker, request):
+                move = self._granted(config)
+                if now.state.valuation in move.faults:
+                    raise self._fault(move)
+            elif request.wait is Wait.BLOCK:
+                return now, steps, request.resource
+            else:
+                refusals = [m for m in self.compilation.machine.moves(config) if m.action is ActionKind.REFUSE]
+                move = self.rng.choice(refusals)
+            steps.append(ConcreteStep(worker, config, move, begins_statement(config, now.last[worker])))
+            now = now.apply(self.compilation, steps[-1])
 
     def _granted(self, config: Config) -> Move:
         moves = [move for move in self.compilation.machine.moves(config) if move.action is ActionKind.ACQUIRE]
@@ -225,6 +260,15 @@ class _Walk:
 
     def _blockers(self, now: _Moment, worker: int, request: Request) -> list[int]:
         return self.semantics.blockers(now.state, worker, request)
+
+
+def _fails(steps: Sequence[ConcreteStep]) -> bool:
+    """Whether the statement that made `steps` ends in an error: NOWAIT, where it would have to wait."""
+    return any(
+        step.move.action is ActionKind.REFUSE and request.wait is Wait.NOWAIT
+        for step in steps[-1:]
+        for request in step.move.requests
+    )
 
 
 def schedule_seeds(seed: int, count: int) -> Iterable[str]:

@@ -7,17 +7,23 @@ state: each worker's whole statements one after another, then the requests that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from lockmodel.compiler import Compilation
+from lockmodel.errors import Position
 from lockmodel.explanation import find_cycle, view
+from lockmodel.modes import Wait
+from lockmodel.program import Lock
+from lockmodel.replay.sides import Foretold, foretell
 from lockmodel.replay.statements import Statements
 from lockmodel.replay.walk import ConcreteStep, begins_statement, lock_step, walk
 from lockmodel.semantics import Action, Semantics, State
 from lockmodel.system import ActionKind, Status
 from lockmodel.trace import Trace
+
+LOCK_ACTIONS = (ActionKind.ACQUIRE, ActionKind.REFUSE)
 
 
 class Outcome(StrEnum):
@@ -34,8 +40,8 @@ class Command:
     """One thing for a worker to send.
 
     `text`: what it is in the model's words; `blockers`: for WAITS, the workers that the model says are in the way;
-    `resumes`: the workers whose waiting statements complete when this one does; `then_waits`: those whose statements go on and wait
-    for somebody else.
+    `resumes`: the workers whose waiting statements complete when this one does; `then_waits`: those whose statements go on, take some of
+    their locks and wait again, each with the workers that are then in the way.
     """
 
     worker: int
@@ -44,10 +50,15 @@ class Command:
     outcome: Outcome = Outcome.COMPLETES
     blockers: tuple[int, ...] = ()
     resumes: tuple[int, ...] = ()
+    then_waits: tuple[tuple[int, tuple[int, ...]], ...] = ()
     conditional: bool = False
     """Whether the statement may come back without its lock (NOWAIT, SKIP LOCKED, TRY)."""
     step: int | None = None
     """The number of the trace's step (from 1) that the command carries out; None for requests that the trace leaves open."""
+    position: Position | None = field(default=None, compare=False)
+    """Where in the spec the step stands."""
+    foretold: tuple[Foretold, ...] = field(default=(), repr=False)
+    """What the model says of each worker's locks after it."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +107,25 @@ def from_trace(compilation: Compilation, statements: Statements, trace: Trace) -
     unfinished = [turn.worker for turn in turns if turn.pending is not None and turn.worker not in waits]
     if unfinished and not cycle:
         raise NotRealizable(f"the schedule ends inside a statement of {trace.crew.names[unfinished[0]]}")
-    commands = [command for turn in turns if not turn.pending for command in _commands(turn, statements)]
+    commands: list[Command] = []
+    state = semantics.initial
+    for turn in turns:
+        if turn.pending is None:
+            state = _moved(state, turn, compilation)
+            model = foretell(semantics, state, ())
+            commands += [replace(command, foretold=model) for command in _commands(turn, statements)]
+    waiting: list[int] = []
     for worker in _closing_order(cycle or waits, turns, semantics) if reordered else cycle or waits:
         step = _open_statement(compilation, whole.final[worker], turns, worker)
         blockers = tuple(blocker.worker for blocker in workers[worker].blockers)
         text = f"{workers[worker].wants}"
-        commands.append(Command(worker, statements.for_lock(step), text, Outcome.WAITS, blockers))
+        waiting.append(worker)
+        for turn in turns:
+            if turn.worker == worker and turn.pending is not None:
+                state = _moved(state, turn, compilation)
+        model = foretell(semantics, state, waiting)
+        sql, place = statements.for_lock(step), statements.position(step)
+        commands.append(Command(worker, sql, text, Outcome.WAITS, blockers, position=place, foretold=model))
     return Script(trace.crew.names, tuple(commands), cycle, reordered)
 
 
@@ -110,7 +134,7 @@ def _turns(steps: Iterable[ConcreteStep]) -> list[Turn]:
     turns: list[Turn] = []
     current: dict[int, Turn] = {}
     for number, step in enumerate(steps, start=1):
-        if not step.begins and step.move.action is ActionKind.ACQUIRE:
+        if not step.begins and step.move.action in LOCK_ACTIONS:
             current[step.worker].steps.append((number, step))
             continue
         turn = Turn(step.worker, [(number, step)])
@@ -137,7 +161,7 @@ def _splits_statement(turns: list[Turn], compilation: Compilation, trace: Trace)
 def _continuation(compilation: Compilation, turn: Turn) -> ConcreteStep | None:
     """The lock that the last statement of `turn` still has to take, if the trace ends before it is taken."""
     _, last = turn.steps[-1]
-    if last.move.action is not ActionKind.ACQUIRE:
+    if last.move.action not in LOCK_ACTIONS:
         return None
     following = lock_step(last.move.target, compilation)
     if following is None or begins_statement(following.before, last):
@@ -165,6 +189,13 @@ def _run(state: State | None, turns: list[Turn], semantics: Semantics) -> State 
                 return None
             state = semantics.after(state, action)
     return state
+
+
+def _moved(state: State, turn: Turn, compilation: Compilation) -> State:
+    """`state` with the turn's worker where the turn leads it; variables are left alone."""
+    locations = list(state.locations)
+    locations[turn.worker] = compilation.locate(turn.steps[-1][1].move.target)
+    return State(tuple(locations), state.valuation)
 
 
 def _closing_order(members: Iterable[int], turns: list[Turn], semantics: Semantics) -> list[int]:
@@ -210,47 +241,56 @@ def _open_statement(compilation: Compilation, config: object, turns: list[Turn],
     return step
 
 
-def _commands(turn: Turn, statements: Statements) -> Iterable[Command]:
-    number, step = turn.steps[0]
-    yield from commands_of(step, number, statements, text=" + ".join(one.move.label for _, one in turn.steps))
+def _commands(turn: Turn, statements: Statements) -> Iterator[Command]:
+    number, _ = turn.steps[0]
+    yield from commands_of([step for _, step in turn.steps], number, statements)
 
 
-def commands_of(
-    step: ConcreteStep, number: int | None, statements: Statements, text: str, resumes: tuple[int, ...] = ()
-) -> Iterable[Command]:
-    """The commands that carry out the transition `step` (and, for a lock, the whole statement that it begins)."""
+def commands_of(steps: Sequence[ConcreteStep], number: int | None, statements: Statements) -> Iterator[Command]:
+    """The commands that carry out `steps`: one transition, or all that one statement makes."""
+    first = steps[0]
+    commands = _other(first, statements) if first.move.action not in LOCK_ACTIONS else _statement(steps, statements)
+    for command in commands:
+        yield replace(command, step=number, position=statements.position(first))
+
+
+def _statement(steps: Sequence[ConcreteStep], statements: Statements) -> Iterator[Command]:
+    """A statement that is granted some locks and refused others, and the rollback that an error makes."""
+    # The table is taken on the way to the row, whatever becomes of that.
+    granted = [step for step in steps if step.move.action is ActionKind.ACQUIRE and not _takes_table(step)]
+    refused = [step for step in steps if step.move.action is ActionKind.REFUSE]
+    fails = any(request.wait is Wait.NOWAIT for step in refused for request in step.move.requests)
+    outcome = Outcome.REFUSED if refused and (fails or not granted) else Outcome.COMPLETES
+    shown = steps if outcome is Outcome.REFUSED or not refused else granted
+    text = " + ".join(step.move.label for step in shown)
+    conditional = any(isinstance(step.move.step, Lock) and step.move.step.wait for step in steps)
+    first, last = steps[0], steps[-1]
+    yield Command(first.worker, statements.for_lock(first), text, outcome, conditional=conditional)
+    if last.move.target.status is Status.ABORTED:
+        yield Command(last.worker, "ROLLBACK", "rollback")
+
+
+def _takes_table(step: ConcreteStep) -> bool:
+    lock = step.move.step
+    return isinstance(lock, Lock) and lock.table is not None and step.before.part == 0
+
+
+def _other(step: ConcreteStep, statements: Statements) -> Iterator[Command]:
+    """What is not a request for a lock in a step of its own."""
     worker, action = step.worker, step.move.action
     match action:
         case ActionKind.START:
-            yield Command(worker, "BEGIN", f"start {step.move.label}", step=number)
+            yield Command(worker, "BEGIN", f"start {step.move.label}")
             for sql in statements.for_start(step):
-                yield Command(worker, sql, f"start {step.move.label}", step=number)
-        case ActionKind.ACQUIRE:
-            conditional = any(request.wait for request in step.move.requests)
-            yield Command(
-                worker, statements.for_lock(step), text, resumes=resumes, conditional=conditional, step=number
-            )
-        case ActionKind.REFUSE:
-            yield from _refusal(step, number, statements, resumes)
+                yield Command(worker, sql, f"start {step.move.label}")
         case ActionKind.SAVEPOINT | ActionKind.ROLLBACK_TO:
             word = "SAVEPOINT" if action is ActionKind.SAVEPOINT else "ROLLBACK TO SAVEPOINT"
             name = str(getattr(step.move.step, "name", "")).replace('"', '""')
-            yield Command(worker, f'{word} "{name}"', step.move.label, resumes=resumes, step=number)
+            yield Command(worker, f'{word} "{name}"', step.move.label)
         case ActionKind.RELEASE:
-            yield Command(worker, statements.for_release(step), step.move.label, resumes=resumes, step=number)
+            yield Command(worker, statements.for_release(step), step.move.label)
         case ActionKind.COMMIT | ActionKind.ROLLBACK:
-            yield Command(worker, str(action).upper(), str(action), resumes=resumes, step=number)
+            yield Command(worker, str(action).upper(), str(action))
         case _:
             # A `set`, an `if` or the recycling of a worker is nothing that Postgres sees.
             return
-
-
-def _refusal(
-    step: ConcreteStep, number: int | None, statements: Statements, resumes: tuple[int, ...]
-) -> Iterable[Command]:
-    """A request that is not granted at once: an error for NOWAIT, an empty answer for SKIP LOCKED and TRY."""
-    yield Command(
-        step.worker, statements.for_lock(step), step.move.label, Outcome.REFUSED, conditional=True, step=number
-    )
-    if step.move.target.status is Status.ABORTED:
-        yield Command(step.worker, "ROLLBACK", "rollback", resumes=resumes, step=number)

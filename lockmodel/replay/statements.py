@@ -6,7 +6,9 @@ A resource is either all the spec's or all lockmodel's, since a lock of the one 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from lockmodel.errors import Position, ReplayError, quote
 from lockmodel.expressions import evaluate
@@ -14,8 +16,36 @@ from lockmodel.machine import Config
 from lockmodel.modes import Wait
 from lockmodel.program import Block, Either, If, Lock, Loop, Program, Reference, Release
 from lockmodel.replay.walk import ConcreteStep
+from lockmodel.spec import Spec
 from lockmodel.system import Request, Resource
 from lockmodel.templates import fill_template
+
+_LITERAL_BLOCK = re.compile(r":\s*\|[-+1-9]*\s*(#.*)?$")
+"""A YAML text whose lines are lines of the file."""
+
+
+@dataclass(frozen=True)
+class SchemaSql:
+    """SQL that prepares the replay's schema. `key`: where in the spec it stands, `first_line` that of its text, if each line is one there."""
+
+    sql: str
+    key: Position | None = None
+    first_line: int | None = None
+
+    def at(self, character: int | None) -> Position | None:
+        """Where in the spec character number `character` (from 1) of the SQL stands, or the key, if that is not known."""
+        if self.key is None or self.first_line is None or character is None:
+            return self.key
+        return Position(self.key.file, self.first_line + self.sql[: character - 1].count("\n"))
+
+
+def schema_of(spec: Spec) -> SchemaSql | None:
+    """The SQL under `schema` in `spec`."""
+    if not spec.schema_sql:
+        return None
+    key = spec.at("schema")
+    line = next(iter(spec.source.text.splitlines()[key.line - 1 :]), "") if key.line else ""
+    return SchemaSql(spec.schema_sql, key, key.line + 1 if _LITERAL_BLOCK.search(line) else None)
 
 
 class Statements:
@@ -25,11 +55,11 @@ class Statements:
     """
 
     def __init__(
-        self, program: Program, resources: tuple[Resource, ...], schema_sql: str | None, advisory_class: int
+        self, program: Program, resources: tuple[Resource, ...], schema: SchemaSql | None, advisory_class: int
     ) -> None:
         self.program = program
         self.resources = resources
-        self.schema_sql = schema_sql
+        self.schema = schema
         self.advisory_class = advisory_class
         self._own = self._families_without_sql()
 
@@ -38,10 +68,10 @@ class Statements:
         """The resource families whose statements are lockmodel's own."""
         return frozenset(self._own)
 
-    def setup(self) -> Iterator[str]:
+    def setup(self) -> Iterator[SchemaSql]:
         """The SQL that makes what the statements need, to be run in an empty schema."""
-        if self.schema_sql:
-            yield self.schema_sql
+        if self.schema is not None:
+            yield self.schema
         made = set()
         for resource in self.resources:
             if resource.family not in self._own:
@@ -49,9 +79,20 @@ class Statements:
             table = self._table(resource)
             if table is not None and table not in made:
                 made.add(table)
-                yield f"CREATE TABLE {table} (id text PRIMARY KEY, touched integer NOT NULL DEFAULT 0)"
+                yield SchemaSql(f"CREATE TABLE {table} (id text PRIMARY KEY, touched integer NOT NULL DEFAULT 0)")
             if resource.kind.name == "row":
-                yield f"INSERT INTO {table} (id) VALUES ({_literal(resource.name)})"
+                yield SchemaSql(f"INSERT INTO {table} (id) VALUES ({_literal(resource.name)})")
+
+    def own_place(self, resource: Resource) -> tuple[str, str | None] | None:
+        """Where a statement of lockmodel's own locks `resource`: a table, and the row's id if it is a row; or an advisory key.
+
+        None for what the spec has SQL for, and for what leaves nothing to be seen.
+        """
+        if resource.family not in self._own or resource.kind.name in ("key", "pool"):
+            return None
+        if (table := self._table(resource)) is None:
+            return f"{self.advisory_class},{self.resources.index(resource)}", None
+        return table[1:-1].replace('""', '"'), resource.name if resource.kind.name == "row" else None
 
     def for_lock(self, step: ConcreteStep) -> str:
         """The statement that `step`, a lock, belongs to."""
@@ -70,6 +111,11 @@ class Statements:
             row = self._row_request(step.before, lock)
             return self._default(row, lock.table_mode)
         return self._default(request, lock.table_mode if lock.table is not None else None)
+
+    def position(self, step: ConcreteStep) -> Position | None:
+        """Where in the spec the statement of `step` stands."""
+        inside = step.before.statement
+        return step.move.position if inside is None else inside[0].position
 
     def for_start(self, step: ConcreteStep) -> list[str]:
         """The statements that take what is taken at the start."""

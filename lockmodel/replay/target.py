@@ -12,12 +12,14 @@ import importlib
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
 from psycopg import AsyncConnection
 
 from lockmodel.errors import ReplayError, SpecError, one_line, quote, suggestion
+from lockmodel.modes import SHARED
 from lockmodel.program import Program
 from lockmodel.replay.comparison import Taken
 from lockmodel.replay.observe import SeenLock
@@ -27,7 +29,7 @@ from lockmodel.templates import fill_template
 
 Value = int | str | bool
 Connect = Callable[[], AbstractAsyncContextManager[AsyncConnection[Any]]]
-_ORDINARY = ("ACCESS SHARE", "ROW SHARE", "ROW EXCLUSIVE")
+ORDINARY = ("ACCESS SHARE", "ROW SHARE", "ROW EXCLUSIVE")
 """How statements on rows take the table: no news where the spec speaks of the rows."""
 
 
@@ -86,28 +88,66 @@ def _argument(value: Value, values: Mapping[str, Value]) -> Value:
 
 
 class Bindings:
-    """Which resource of the spec a lock in the database is. Raises SpecError for a resource that is not told."""
+    """Which resource of the spec a lock in the database is. Raises SpecError for a resource that is not told.
 
-    def __init__(self, spec: Spec, program: Program, resources: tuple[Resource, ...]) -> None:
-        assert spec.replay is not None
-        self._ignored = spec.replay.ignore
+    A `lock` stands for the change of a row: EXCLUSIVE is held by who has changed it and has not committed yet, SHARED waits
+    for that without taking anything.
+
+    With `own`, for a spec whose statements are SQL, nothing need be told: `own` gives the places of resources that lockmodel's
+    statements lock, the table (and the row's id) or the advisory key.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        program: Program,
+        resources: tuple[Resource, ...],
+        own: Mapping[str, tuple[str, str | None]] | None = None,
+    ) -> None:
+        self._ignored = spec.replay.ignore if spec.replay else []
         self._tables: dict[str, str] = {}
         self._rows: dict[str, list[tuple[dict[str, str], str]]] = {}
+        self._changes: dict[str, list[tuple[dict[str, str], str]]] = {}
         self._advisory: dict[str, str] = {}
+        self.told: frozenset[str] = frozenset()
+        """The resources that are known in the database."""
         for resource in resources:
             declared = spec.resources[resource.family]
             elements = dict(zip(program.families[resource.family].per, resource.arguments, strict=True))
-            self._bind(resource, declared, elements)
+            if own and resource.name in own:
+                self._bind_own(resource, *own[resource.name])
+            elif own is None or (declared.stands_for is not None and declared.kind not in ("key", "pool")):
+                self._bind(resource, declared, elements)
+            else:
+                continue
+            self.told |= {resource.name}
 
     @property
     def row_tables(self) -> tuple[str, ...]:
         """The tables whose rows the spec speaks of."""
-        return tuple(self._rows)
+        return tuple(dict.fromkeys((*self._rows, *self._changes)))
+
+    def seen(self, taken: Taken) -> bool:
+        """Whether `taken` leaves something to be seen in the database; waiting for a change does not."""
+        return taken.mode != SHARED or not any(taken.resource == name for _, name in chain(*self._changes.values()))
+
+    def _bind_own(self, resource: Resource, name: str, row: str | None) -> None:
+        if row is not None:
+            self._rows.setdefault(name, []).append(({"id": row}, resource.name))
+        elif resource.kind.name == "table":
+            self._tables[name] = resource.name
+        else:
+            self._advisory[name] = resource.name
+
+    def knows_table(self, name: str) -> bool:
+        """Whether the table `name` is one of the spec's resources."""
+        return name in self._tables
 
     def _bind(self, resource: Resource, declared: ResourceFamily, elements: Mapping[str, Value]) -> None:
         told = declared.stands_for
         kind = resource.kind.name
-        wanted = {"table": "relation", "row": "relation and row", "advisory": "key"}.get(kind)
+        rows = "relation and row"
+        wanted = {"table": "relation", "row": rows, "lock": rows, "advisory": "key"}.get(kind)
         if wanted is None:
             raise SpecError(declared.at("kind"), f"{resource.family}: a {kind} can't be compared with real locks")
         if told is None or (kind == "advisory" and told.key is None) or (kind != "advisory" and told.relation is None):
@@ -120,13 +160,15 @@ class Bindings:
         if kind == "table":
             self._tables[relation] = resource.name
         else:
+            what = "a row" if kind == "row" else "the change of a row"
             if not told.row:
                 raise SpecError(
                     told.at(),
-                    f"{resource.family} is a row; tell its key: stands for: {{relation: …, row: {{column: …}}}}",
+                    f"{resource.family} is {what}; tell its key: stands for: {{relation: …, row: {{column: …}}}}",
                 )
             columns = {column: fill_template(str(value), elements) for column, value in told.row.items()}
-            self._rows.setdefault(relation, []).append((columns, resource.name))
+            bound = self._rows if kind == "row" else self._changes
+            bound.setdefault(relation, []).append((columns, resource.name))
 
     def taken(self, lock: SeenLock) -> Taken | None:
         """`lock` in the words of the spec; None if the spec leaves it out on purpose."""
@@ -136,15 +178,25 @@ class Bindings:
             case "table":
                 if lock.name in self._tables:
                     return Taken(self._tables[lock.name], lock.mode)
-                if lock.name in self._rows and lock.mode in _ORDINARY:
+                if lock.name in self.row_tables and lock.mode in ORDINARY:
                     return None
                 return Taken(f"table {lock.name}", lock.mode)
+            case "change":
+                # Where the spec does not speak of changes, the row's lock says enough.
+                changed = _matching(lock, self._changes)
+                return Taken(changed, lock.mode) if changed else None
             case "row":
-                key = dict(lock.row)
-                for columns, name in self._rows.get(lock.name, ()):
-                    if all(key.get(column) == value for column, value in columns.items()):
-                        return Taken(name, lock.mode)
+                if name := _matching(lock, self._rows):
+                    return Taken(name, lock.mode)
                 return Taken(f"row {lock.name} {', '.join(f'{c}={v}' for c, v in lock.row)}", lock.mode)
         if lock.name in self._advisory:
             return Taken(self._advisory[lock.name], lock.mode)
         return Taken(f"advisory {lock.name}", lock.mode)
+
+
+def _matching(lock: SeenLock, bound: Mapping[str, list[tuple[dict[str, str], str]]]) -> str | None:
+    key = dict(lock.row)
+    for columns, name in bound.get(lock.name, ()):
+        if all(key.get(column) == value for column, value in columns.items()):
+            return name
+    return None

@@ -27,8 +27,11 @@ def report(file: str, found: Sequence[Conformance], server: str, page: Page) -> 
         if drifted
         else f"{plural(len(found), 'call')} compared"
     )
-    head = Text.assemble(text(file, "bold"), "  ", word, "  ", text(f"{claim}, on PostgreSQL {server}"))
-    parts: list[RenderableType] = [head]
+    lead = Text.assemble(text(file, "bold"), "  ", word, "  ")
+    rest = text(f"{claim}, on PostgreSQL {server}")
+    parts: list[RenderableType] = [lead + rest]
+    if lead.cell_len + rest.cell_len > page.width:
+        parts = [lead, Padding(rest, (0, 0, 0, 2))]
     for one in found:
         parts += _call(one)
     return page.render(*parts)
@@ -53,13 +56,16 @@ def _table(comparison: Comparison) -> Table:
     table.add_column("planned", overflow="fold", ratio=1)
     table.add_column("observed", overflow="fold", ratio=1)
     table.add_column("by", justify="right", style="dim")
-    table.add_column("", overflow="fold", max_width=20)
+    if not comparison.conforms:
+        table.add_column("", overflow="fold", max_width=20)
     for line in comparison.lines:
         style = _STYLES.get(line.relation, "red")
         planned = str(line.planned) if line.planned else ""
         observed = str(line.observed) if line.observed else ""
-        relation = "" if line.relation is Relation.EQUAL else str(line.relation)
-        table.add_row(text(planned, style), text(observed, style), str(line.statement or ""), text(relation, style))
+        cells = [text(planned, style), text(observed, style), Text(str(line.statement or ""))]
+        if not comparison.conforms:
+            cells.append(text("" if line.relation is Relation.EQUAL else str(line.relation), style))
+        table.add_row(*cells)
     return table
 
 
@@ -76,7 +82,7 @@ def proposal(found: Sequence[Conformance]) -> str:
             called = f" called with {arguments}" if arguments else ""
             lines.append(f"  # As observed{called}, transaction {number} of {len(one.comparisons)}.")
             lines += [f"  {_key(one.transaction)}:", "    steps:"]
-            lines += [f"      - {_step(taken, one.arguments)}" for taken in _observed(comparison)]
+            lines += [f"      {_step(taken, one.arguments)}" for taken in _observed(comparison)]
     return "\n".join(lines) + "\n"
 
 
@@ -94,10 +100,10 @@ def _step(taken: Taken, arguments: Mapping[str, object]) -> str:
     name, bracket, inside = taken.resource.partition("[")
     if not bracket:
         known = taken.resource.isidentifier()
-        return f"{taken.resource}: {taken.mode}" if known else f"# not in the spec: {taken}"
+        return f"- {taken.resource}: {taken.mode}" if known else f"# not in the spec: {taken}"
     by_value = {str(value): parameter for parameter, value in arguments.items()}
     parts = [by_value.get(part.strip(), part.strip()) for part in inside.rstrip("]").split(",")]
-    return f"{name}[{', '.join(parts)}]: {taken.mode}"
+    return f"- {name}[{', '.join(parts)}]: {taken.mode}"
 
 
 def _key(name: str) -> str:

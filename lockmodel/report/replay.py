@@ -15,10 +15,12 @@ from lockmodel.replay.code import CodeReplay
 from lockmodel.replay.deadlock import Deadlock
 from lockmodel.replay.driver import Performance
 from lockmodel.replay.replayer import ReplayOutcome, ScheduleRun, SchedulesReplay, TraceReplay
-from lockmodel.replay.scenarios import ScenarioRun
+from lockmodel.replay.scenarios import ScenarioRun, outcome_of
 from lockmodel.replay.script import Command, Outcome, Script
+from lockmodel.replay.sides import WorkerSides
 from lockmodel.report.page import Page, text
 from lockmodel.report.words import listed, plural
+from lockmodel.scenario import RefutedOutcome
 
 _STYLES = {
     ReplayOutcome.CONFIRMED: "bold green",
@@ -27,6 +29,7 @@ _STYLES = {
 }
 _LAST = 12
 """How many statements before a difference are shown."""
+_DIFFERS = "!"
 
 
 def trace_report(file: str, claim: str, replay: TraceReplay, page: Page) -> str:
@@ -42,10 +45,12 @@ def trace_report(file: str, claim: str, replay: TraceReplay, page: Page) -> str:
         )
     if performance.difference is not None:
         parts.append(_paragraph(_difference(replay.script, performance), "red"))
+        parts += _sides(replay.sides)
     elif performance.deadlock is None:
         parts.append(_paragraph("Postgres did as the model says, statement by statement."))
     if performance.deadlock is not None:
         parts += _reported(replay.script.workers, performance.deadlock)
+        parts += _other_victim(replay.script, performance)
     parts += _notes(replay.synthetic)
     return page.render(*parts)
 
@@ -59,6 +64,7 @@ def schedules_report(file: str, replay: SchedulesReplay, page: Page, repeat: str
         parts: list[RenderableType] = [*_head(file, replay.outcome, claim, replay.server, page), ""]
         parts += [Padding(_statements(last.script, last.performance, _LAST), (0, 0, 0, 2)), ""]
         parts.append(_paragraph(_difference(last.script, last.performance), "red"))
+        parts += _sides(last.sides)
     else:
         ended = f"{replay.deadlocks} deadlocked, all as foretold" if replay.deadlocks else "none deadlocked"
         claim = f"{plural(len(replay.runs), 'random schedule')} of {workers}: {ended}"
@@ -73,7 +79,7 @@ def schedules_report(file: str, replay: SchedulesReplay, page: Page, repeat: str
 
 def code_report(file: str, claim: str, replay: CodeReplay, page: Page) -> str:
     """The replay of a deadlock on real code."""
-    outcome = ReplayOutcome.REFUTED if replay.difference else ReplayOutcome.CONFIRMED
+    outcome = outcome_of(replay)
     table = _table()
     for number, step in enumerate(replay.steps, start=1):
         style = "yellow" if step.became.startswith("waits") else "" if step.became == "ok" else "red"
@@ -83,6 +89,7 @@ def code_report(file: str, claim: str, replay: CodeReplay, page: Page) -> str:
         parts += ["", Padding(table, (0, 0, 0, 2)), ""]
     if replay.difference:
         parts.append(_paragraph(f"{replay.difference}.", "red"))
+        parts += _sides(replay.sides)
     if replay.deadlock is not None:
         parts += _reported(replay.workers, replay.deadlock)
     return page.render(*parts)
@@ -95,18 +102,22 @@ def scenario_report(file: str, run: ScenarioRun, page: Page, *, brief: bool) -> 
     head = page.render(lead, _paragraph(run.claim), *([_paragraph(f"{run.unmet}.", "red")] if run.unmet else []))
     if brief and run.unmet is None:
         return head
+    refuted = isinstance(run.scenario.outcome, RefutedOutcome) and run.unmet is None
+    claim = f"{run.spec.name} (as expected)" if refuted else run.spec.name
     match run.replay:
         case TraceReplay():
-            return head + trace_report(run.spec.source.file, run.spec.name, run.replay, page)
+            return head + trace_report(run.spec.source.file, claim, run.replay, page)
         case CodeReplay():
-            return head + code_report(run.spec.source.file, run.spec.name, run.replay, page)
+            return head + code_report(run.spec.source.file, claim, run.replay, page)
         case SchedulesReplay(asked=asked, seed=seed):
             repeat = f"lockmodel replay {run.spec.source.file} --schedules {asked} --seed {seed}"
             return head + schedules_report(run.spec.source.file, run.replay, page, repeat)
 
 
 def _head(file: str, outcome: ReplayOutcome, claim: str, server: str, page: Page) -> list[RenderableType]:
-    lead = Text.assemble(text(file, "bold"), "  ", (str(outcome), _STYLES[outcome]), "  ")
+    lead = Text.assemble(
+        text(file, "bold"), "  ", (str(outcome), _STYLES[outcome]), "  ", no_wrap=True, overflow="ignore"
+    )
     rest = text(claim + (f", on PostgreSQL {server}" if server else ""))
     if lead.cell_len + rest.cell_len <= page.width:
         return [lead + rest]
@@ -114,10 +125,16 @@ def _head(file: str, outcome: ReplayOutcome, claim: str, server: str, page: Page
 
 
 def _count(replay: SchedulesReplay) -> str:
-    return (
-        f"{plural(replay.statements, 'statement')} in {replay.seconds:.1f} s, {replay.waits:,} of which waited. "
+    waited = f"{replay.waits:,} of which waited" if replay.waits else "none of which waited"
+    told = (
+        f"{plural(replay.statements, 'statement')} in {replay.seconds:.1f} s, {waited}. "
         "Each was granted, made to wait or refused as the model foretold."
     )
+    if replay.waits:
+        return told
+    if not replay.can_wait:
+        return f"{told} In the model nobody ever has to wait for a lock."
+    return f"{told} Without a wait the locks were hardly put to the test: more --schedules or more --workers would."
 
 
 def _sample(run: ScheduleRun) -> list[RenderableType]:
@@ -125,6 +142,7 @@ def _sample(run: ScheduleRun) -> list[RenderableType]:
     return [
         _paragraph(f"The first deadlock, in schedule {run.number}:"),
         *_reported(run.script.workers, run.performance.deadlock),
+        *_other_victim(run.script, run.performance),
     ]
 
 
@@ -133,7 +151,7 @@ def _statements(script: Script, performance: Performance, last: int | None = Non
     table = _table()
     rows = [(done.command, _became(script, performance, number)) for number, done in enumerate(performance.done)]
     if performance.failed is not None and all(command is not performance.failed for command, _ in rows):
-        rows.append((performance.failed, performance.difference or ""))
+        rows.append((performance.failed, _told(script, performance)))
     shown = rows if last is None else rows[-last:]
     for number, (command, became) in enumerate(shown, start=len(rows) - len(shown) + 1):
         style = "red" if command is performance.failed else "yellow" if command.outcome is Outcome.WAITS else ""
@@ -154,22 +172,68 @@ def _became(script: Script, performance: Performance, number: int) -> str:
     done = performance.done[number]
     command: Command = done.command
     deadlock = performance.deadlock
-    if deadlock is not None and number == len(performance.done) - 1 and deadlock.victim == command.worker:
-        return "40P01 deadlock detected"
+    mine = [index for index, one in enumerate(performance.done) if one.command.worker == command.worker]
+    if deadlock is not None and deadlock.victim == command.worker and number == mine[-1]:
+        waited = f"waits for {listed(script.workers[worker] for worker in done.waits_for)}, then "
+        return f"{waited if number < len(performance.done) - 1 else ''}40P01 deadlock detected"
     if command is performance.failed and performance.difference:
-        return performance.difference
+        return _told(script, performance)
     if command.outcome is Outcome.WAITS:
         return f"waits for {listed(script.workers[worker] for worker in done.waits_for)}"
     if command.outcome is Outcome.REFUSED:
         return "refused"
-    went_on = f"; {listed(script.workers[worker] for worker in command.resumes)} goes on" if command.resumes else ""
-    return "ok" + went_on
+    goes = "goes" if len(command.resumes) == 1 else "go"
+    said = [f"{listed(script.workers[worker] for worker in command.resumes)} {goes} on"] * bool(command.resumes)
+    said += [
+        f"{script.workers[worker]} goes on, then waits for {listed(script.workers[blocker] for blocker in blockers)}"
+        for worker, blockers in command.then_waits
+    ]
+    return "; ".join(["ok", *said])
 
 
 def _difference(script: Script, performance: Performance) -> str:
     assert performance.failed is not None
-    command = performance.failed
-    return f"{script.workers[command.worker]}, at {command.text}: {performance.difference}."
+    command = performance.waiting or performance.failed
+    had_waited = ", which had waited" if performance.waiting is not None else ""
+    return f"{script.workers[command.worker]}, at {command.text}{had_waited}: {performance.difference}."
+
+
+def _told(script: Script, performance: Performance) -> str:
+    """What Postgres did otherwise at the statement that was sent last; or after it, at one that had waited."""
+    if performance.waiting is None:
+        return performance.difference or ""
+    return f"ok; but {script.workers[performance.waiting.worker]} {performance.difference}"
+
+
+def _sides(sides: Sequence[WorkerSides]) -> list[RenderableType]:
+    """Each worker's locks at the step where the two parted, equal ones beside each other."""
+    if not sides:
+        return []
+    table = Table(box=box.MINIMAL, show_edge=False, pad_edge=False, header_style="bold")
+    table.add_column("worker", no_wrap=True, max_width=16)
+    table.add_column("the model", overflow="fold", ratio=1)
+    table.add_column("Postgres", overflow="fold", ratio=1)
+    table.add_column("", no_wrap=True)
+    for one in sides:
+        name = one.worker
+        for line in one.lines:
+            style, mark = ("red", _DIFFERS) if line.differs else ("", "")
+            table.add_row(text(name), text(line.model, style), text(line.postgres, style), text(mark, style))
+            name = ""
+    differs = any(line.differs for one in sides for line in one.lines)
+    marked = f" ({_DIFFERS}: here they differ)" if differs else ""
+    parts: list[RenderableType] = [
+        "",
+        _paragraph(f"Each worker's locks at that step{marked}:"),
+        "",
+        Padding(table, (0, 0, 0, 2)),
+    ]
+    notes = []
+    if not all(one.told for one in sides):
+        notes.append("What the spec does not tell of (stands for) can't be compared, and is in Postgres's words.")
+    if not all(one.rows for one in sides):
+        notes.append("Row locks could not be looked at: that needs the extension pgrowlocks.")
+    return [*parts, *([""] if notes else []), *(_paragraph(note, "dim") for note in notes)]
 
 
 def _reported(workers: Sequence[str], deadlock: Deadlock) -> list[RenderableType]:
@@ -177,6 +241,20 @@ def _reported(workers: Sequence[str], deadlock: Deadlock) -> list[RenderableType
     at_once = "" if deadlock.seen_waiting else ", at once"
     lead = f"Postgres aborted {workers[deadlock.victim]}{at_once}: {deadlock.message} (SQLSTATE 40P01)."
     return [_paragraph(lead), *(Padding(text(wait.text), (0, 0, 0, 4)) for wait in deadlock.waits)]
+
+
+def _other_victim(script: Script, performance: Performance) -> Sequence[RenderableType]:
+    """Why it is not the worker that closed the cycle, where that could not be arranged."""
+    deadlock = performance.deadlock
+    if deadlock is None or performance.victim_chosen or deadlock.victim == script.victim or script.victim is None:
+        return []
+    return [
+        _paragraph(
+            f"{script.workers[script.victim]} closed the cycle, but only a superuser may set deadlock_timeout, so "
+            "Postgres chose whom to abort. The deadlock is the same.",
+            "dim",
+        )
+    ]
 
 
 def _notes(synthetic: frozenset[str]) -> Sequence[RenderableType]:

@@ -1,24 +1,37 @@
-"""`check`: from a spec to a verdict. It chooses the engine and compares the outcome with what the spec expects."""
+"""`check`: from a spec to a verdict. It proves, looks for circles of waits and searches, and compares the outcome with what the spec expects.
+
+- For any number of workers: first the proof on the program, which does not look at the sizes of the sets; if it answers all that the
+  spec asks, nothing is compiled. Else the waits of the compiled system, which for transactions that only take locks decide. Else
+  searches with few workers.
+- For a fixed number, the search: its counts are part of the answer. Only where it would be hopeless, and the proof answers, it is left out.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from lockmodel.compiler import compile_spec
+from lockmodel.compiler import compile_program
+from lockmodel.deadlocks import Deadlocks, deadlocks
 from lockmodel.engines import EngineOptions, search
+from lockmodel.errors import SpecError
 from lockmodel.explanation import explain
 from lockmodel.exploration import INTERRUPTED, Exploration, Limits, Progress
 from lockmodel.overrides import Overrides, apply
-from lockmodel.prover import Certificate, prove
+from lockmodel.program import Program
+from lockmodel.prover import Certificate, Examination, examine, most_states, prove_program, surely_compiles
+from lockmodel.resolver import resolve
 from lockmodel.semantics import Crew, crew
 from lockmodel.spec import Spec
-from lockmodel.system import System
+from lockmodel.system import NO_DEADLOCK, System
+from lockmodel.trace import Trace
 from lockmodel.verdict import CheckResult, Outcome, Verdict, compare
 
 ANY_COUNTS = (2, 3, 4)
 """The numbers of workers that a search tries where the spec says `any`."""
+HOPELESS_STATES = 10**8
+"""A search of more states than this is left out if a proof answers for any number of workers."""
 
 
 def check(
@@ -28,69 +41,183 @@ def check(
     *,
     engine: EngineOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
+    every: bool = False,
 ) -> CheckResult:
     """Decide whether all properties of `spec` hold.
 
-    Where the number of workers is open, a proof for any number is tried first; then, or else, a search with few workers.
+    With `every`, all deadlocks are looked for, not only the shortest. An `engine` that is asked for by name searches even what is proved.
     Raises SpecError and UsageError for what is wrong with the spec or the overrides.
     """
-    started = time.monotonic()
     overrides = overrides or Overrides()
-    limits = limits or Limits()
-    spec = apply(spec, overrides)
-    system = compile_spec(spec)
-    open_number = any(role.count is None for role in system.roles)
-    certificate = prove(system)
-    explorations: list[Exploration] = []
-    for count in ANY_COUNTS if open_number else (1,):
-        left = replace(limits, spent_seconds=time.monotonic() - started)
-        explorations.append(search(system, crew(system, count), left, options=engine, progress=progress))
-        latest = explorations[-1]
-        if latest.violation or not latest.complete or _settled(system, certificate):
-            break
-    verdict = _verdict(system, certificate, explorations, open_number)
-    violation = explorations[-1].violation
-    trace = violation.trace if violation else None
-    view = explain(system, trace) if trace else None
-    return CheckResult(
-        spec=spec,
-        overrides=overrides,
-        system=system,
-        verdict=verdict,
-        unmet=compare(spec, verdict, trace, view),
-        explorations=tuple(explorations),
-        certificate=certificate,
-        trace=trace,
-        view=view,
-        seconds=time.monotonic() - started,
-    )
+    options = engine or EngineOptions()
+    return _Check(apply(spec, overrides), overrides, limits or Limits(), options, progress, every).run()
 
 
-def _settled(system: System, certificate: Certificate | None) -> bool:
+@dataclass(frozen=True)
+class _Answer:
+    """What a check found out."""
+
+    verdict: Verdict
+    system: System | None = None
+    explorations: tuple[Exploration, ...] = ()
+    certificate: Certificate | None = None
+    trace: Trace | None = None
+
+
+class _Check:
+    def __init__(
+        self,
+        spec: Spec,
+        overrides: Overrides,
+        limits: Limits,
+        engine: EngineOptions,
+        progress: Callable[[Progress], None] | None,
+        every: bool,
+    ) -> None:
+        self.started = time.monotonic()
+        self.spec = spec
+        self.overrides = overrides
+        self.limits = limits
+        self.engine = engine
+        self.progress = progress
+        self.every = every
+
+    def run(self) -> CheckResult:
+        program = resolve(self.spec)
+        open_number = any(role.count is None for role in program.roles)
+        certificate = prove_program(program)
+        if certificate is not None and self._needs_no_search(program, certificate, open_number):
+            answer = _Answer(Verdict(Outcome.HOLDS, certificate.workers), certificate=certificate)
+        else:
+            answer = self._compiled(program, certificate, open_number)
+        view = explain(answer.system, answer.trace) if answer.system is not None and answer.trace is not None else None
+        return CheckResult(
+            spec=self.spec,
+            overrides=self.overrides,
+            system=answer.system,
+            verdict=answer.verdict,
+            unmet=compare(self.spec, answer.verdict, answer.trace, view),
+            explorations=answer.explorations,
+            certificate=answer.certificate,
+            trace=answer.trace,
+            view=view,
+            seconds=time.monotonic() - self.started,
+            deadlocks=self._all_deadlocks(answer) if self.every else None,
+        )
+
+    def _needs_no_search(self, program: Program, certificate: Certificate, open_number: bool) -> bool:
+        """Whether the proof on the program is all that is needed, so that nothing is compiled."""
+        if not _settles(certificate, self.spec) or not surely_compiles(program) or self.engine != EngineOptions():
+            return False
+        return open_number or most_states(program, 1) > HOPELESS_STATES
+
+    def _compiled(self, program: Program, certificate: Certificate | None, open_number: bool) -> _Answer:
+        try:
+            system = compile_program(program)
+        except SpecError as error:
+            if certificate is None or not surely_compiles(program) or self.engine != EngineOptions():
+                raise
+            # Nothing is wrong with the spec but its size, and the answer is known, or a part of it.
+            if _settles(certificate, self.spec):
+                return _Answer(Verdict(Outcome.HOLDS, certificate.workers), certificate=certificate)
+            reason = f"no deadlock is possible, but the rest can't be searched: {error}"
+            return _Answer(Verdict(Outcome.UNDECIDED, reason=reason), certificate=certificate)
+        return self._open(system, certificate) if open_number else self._fixed(system, certificate)
+
+    def _open(self, system: System, certificate: Certificate | None) -> _Answer:
+        """The answer for any number of workers."""
+        examined = Examination(certificate) if certificate is not None else examine(system)
+        certificate = examined.certificate
+        # A step that may have no meaning is an error only where it is reached, which a search finds out.
+        asked = self.engine != EngineOptions() or _may_fail(system)
+        if certificate is not None and _settles(certificate, self.spec) and not asked:
+            return _Answer(Verdict(Outcome.HOLDS, certificate.workers), system, (), certificate)
+        if examined.trace is not None and examined.straight and not _has_formulas(self.spec) and not asked:
+            return _deadlock(system, examined.trace, ())
+        explorations: list[Exploration] = []
+        for count in ANY_COUNTS:
+            explorations.append(self._search(system, crew(system, count)))
+            latest = explorations[-1]
+            if latest.violation or not latest.complete or (certificate and _settles(certificate, self.spec)):
+                break
+        if latest.violation is not None:
+            return _violation(system, tuple(explorations), certificate)
+        if examined.trace is not None:
+            return _deadlock(system, examined.trace, tuple(explorations))
+        if certificate is not None and _settles(certificate, self.spec):
+            verdict = Verdict(Outcome.HOLDS, certificate.workers)
+        else:
+            verdict = Verdict(Outcome.UNDECIDED, reason=_open_reason(explorations, examined))
+        return _Answer(verdict, system, tuple(explorations), certificate)
+
+    def _fixed(self, system: System, certificate: Certificate | None) -> _Answer:
+        """The answer for the number of workers that the spec has."""
+        found = self._search(system, crew(system, 1))
+        if found.violation is not None:
+            return _violation(system, (found,), certificate)
+        # A proof for more workers, or a circle of waits that the search did not come to.
+        interrupted = found.stopped == INTERRUPTED
+        examined = Examination(certificate) if certificate is not None or interrupted else examine(system)
+        proof = examined.certificate
+        if proof is not None and _settles(proof, self.spec) and not (found.complete and proof.single_roles):
+            verdict = Verdict(Outcome.HOLDS, proof.workers)
+        elif found.complete:
+            verdict = Verdict(Outcome.HOLDS, how_many(found.crew))
+        elif examined.trace is not None:
+            return _deadlock(system, examined.trace, (found,))
+        else:
+            verdict = Verdict(Outcome.UNDECIDED, reason=_stopped(found))
+        return _Answer(verdict, system, (found,), proof)
+
+    def _search(self, system: System, workers: Crew) -> Exploration:
+        left = replace(self.limits, spent_seconds=time.monotonic() - self.started)
+        return search(system, workers, left, options=self.engine, progress=self.progress)
+
+    def _all_deadlocks(self, answer: _Answer) -> Deadlocks:
+        if answer.certificate is not None or answer.system is None:
+            return Deadlocks()
+        return deadlocks(answer.system, replace(self.limits, spent_seconds=time.monotonic() - self.started))
+
+
+def _settles(certificate: Certificate, spec: Spec) -> bool:
     """Whether a certificate answers all that the spec asks."""
-    return certificate is not None and not system.properties and not system.no_global_stall
+    return not _has_formulas(spec) and (certificate.covers_stall or not spec.no_global_stall)
 
 
-def _verdict(
-    system: System, certificate: Certificate | None, explorations: list[Exploration], open_number: bool
-) -> Verdict:
+def _has_formulas(spec: Spec) -> bool:
+    return bool(spec.never or spec.always)
+
+
+def _may_fail(system: System) -> bool:
+    return any(edge.faults for location in system.locations for edge in location.edges)
+
+
+def _violation(system: System, explorations: tuple[Exploration, ...], certificate: Certificate | None) -> _Answer:
     latest = explorations[-1]
-    if latest.violation:
-        return Verdict(Outcome.VIOLATED, how_many(latest.crew), latest.violation.property)
-    if _settled(system, certificate):
-        return Verdict(Outcome.HOLDS, "any number of workers")
+    assert latest.violation is not None
+    verdict = Verdict(Outcome.VIOLATED, how_many(latest.crew), latest.violation.property)
+    return _Answer(verdict, system, explorations, certificate, latest.violation.trace)
+
+
+def _deadlock(system: System, trace: Trace, explorations: tuple[Exploration, ...]) -> _Answer:
+    verdict = Verdict(Outcome.VIOLATED, how_many(trace.crew), NO_DEADLOCK)
+    return _Answer(verdict, system, explorations, None, trace)
+
+
+def _open_reason(explorations: list[Exploration], examined: Examination) -> str:
+    """Why it is not known for any number of workers."""
+    latest = explorations[-1]
     covered = [exploration for exploration in explorations if exploration.complete]
     if not latest.complete:
-        reason = f"{latest.stopped} with {how_many(latest.crew)}"
-        if latest.stopped == INTERRUPTED:
-            reason = f"interrupted while searching {how_many(latest.crew)}"
-        return Verdict(
-            Outcome.UNDECIDED, reason=reason + (f"; holds for {how_many(covered[-1].crew)}" if covered else "")
-        )
-    if open_number:
-        reason = f"holds for up to {how_many(latest.crew)}, but is not proved for any number"
-        return Verdict(Outcome.UNDECIDED, reason=reason)
-    return Verdict(Outcome.HOLDS, how_many(latest.crew))
+        return _stopped(latest) + (f"; holds for {how_many(covered[-1].crew)}" if covered else "")
+    why = f": {examined.reason}" if examined.reason else ""
+    return f"holds for up to {how_many(latest.crew)}, but is not proved for any number{why}"
+
+
+def _stopped(exploration: Exploration) -> str:
+    if exploration.stopped == INTERRUPTED:
+        return f"interrupted while searching {how_many(exploration.crew)}"
+    return f"{exploration.stopped} with {how_many(exploration.crew)}"
 
 
 def how_many(workers: Crew) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lockmodel.deadlocks import Deadlocks
 from lockmodel.explanation import TraceView
 from lockmodel.exploration import Exploration
 from lockmodel.overrides import Overrides
@@ -39,7 +40,8 @@ class CheckResult:
 
     spec: Spec
     overrides: Overrides
-    system: System
+    system: System | None
+    """None where a proof on the program answered, so that nothing was compiled."""
     verdict: Verdict
     unmet: str | None
     """Why this is not what the spec expects; None if it is, or if that is undecided."""
@@ -48,6 +50,14 @@ class CheckResult:
     trace: Trace | None
     view: TraceView | None
     seconds: float
+    deadlocks: Deadlocks | None = None
+    """All deadlocks; None if they were not asked for."""
+
+    @property
+    def compiled(self) -> System:
+        """The compiled system, which every result with a trace has."""
+        assert self.system is not None, "nothing was compiled"
+        return self.system
 
     @property
     def exit_code(self) -> int:

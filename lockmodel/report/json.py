@@ -12,11 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lockmodel.deadlocks import DeadlockGroup
 from lockmodel.document import Node
-from lockmodel.errors import LockmodelError, Position, SpecError
-from lockmodel.explanation import Lock, WorkerView, view
+from lockmodel.errors import LockmodelError, Position, ReplayError, SpecError
+from lockmodel.explanation import Lock, WorkerView, explain, view
 from lockmodel.exploration import Exploration
 from lockmodel.overrides import Overrides
+from lockmodel.prover import Certificate, OutOfOrder
+from lockmodel.prover.order import Index, Order
 from lockmodel.semantics import Semantics, State
 from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, Status, System
 from lockmodel.trace import Trace
@@ -44,16 +47,19 @@ def report(results: Iterable[CheckResult], failures: Iterable[Failure] = (), *, 
         "lockmodel": __version__,
         "format": FORMAT,
         "results": [_result(result) for result in results],
-        "errors": [_failure(failure) for failure in failures],
+        "errors": [failure_of(failure) for failure in failures],
         "unchecked": list(unchecked),
     }
     return json.dumps(document, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
 
 
-def _failure(failure: Failure) -> Json:
+def failure_of(failure: Failure) -> Json:
+    """A file that has no result."""
     error = failure.error
-    position = error.position if isinstance(error, SpecError) else Position(failure.file)
-    message = error.message if isinstance(error, SpecError) else str(error)
+    position, message = None, str(error)
+    if isinstance(error, SpecError | ReplayError):
+        position, message = error.position, error.message
+    position = position or Position(failure.file)
     return {"file": failure.file, "line": position.line, "column": position.column, "message": message}
 
 
@@ -65,7 +71,7 @@ def _result(result: CheckResult) -> Json:
         "name": spec.name,
         "sha256": hashlib.sha256(source.text.encode()).hexdigest(),
         "spec": source.text,
-        "overrides": _overrides(result.overrides),
+        "overrides": overrides_of(result.overrides),
         "verdict": str(verdict.outcome),
         "scope": verdict.scope,
         "violated": verdict.violated,
@@ -76,8 +82,9 @@ def _result(result: CheckResult) -> Json:
         "properties": _properties(result),
         "searches": [_search(exploration) for exploration in result.explorations],
         "certificate": _certificate(result),
-        "trace": None if result.trace is None else _trace(result.system, result.trace),
+        "trace": None if result.trace is None else _trace(result.compiled, result.trace),
         "cycle": [] if result.view is None else _cycle(result.view.final, result.view.cycle),
+        "deadlocks": _deadlocks(result),
         "seconds": round(result.seconds, 3),
     }
 
@@ -86,7 +93,7 @@ def _plain(value: object) -> object:
     return value.model_dump(by_alias=True, exclude_none=True) if isinstance(value, Node) else value
 
 
-def _overrides(overrides: Overrides) -> Json:
+def overrides_of(overrides: Overrides) -> Json:
     def count(number: int | None) -> int | str:
         return "any" if number is None else number
 
@@ -99,13 +106,15 @@ def _overrides(overrides: Overrides) -> Json:
 
 def _properties(result: CheckResult) -> list[Json]:
     """Every property, and whether it holds: null where the search ended before that was known."""
-    system, verdict = result.system, result.verdict
-    kinds = {NO_DEADLOCK: "deadlock"} | ({NO_GLOBAL_STALL: "global stall"} if system.no_global_stall else {})
-    named = [(name, kind) for name, kind in kinds.items()]
-    named += [(prop.name, "always" if prop.always else "never") for prop in system.properties]
+    spec, verdict = result.spec, result.verdict
+    named = [(NO_DEADLOCK, "deadlock")] + [(NO_GLOBAL_STALL, "global stall")] * spec.no_global_stall
+    named += [(name, "never") for name in spec.never] + [(name, "always") for name in spec.always]
+    certificate = result.certificate
+    proved = {NO_DEADLOCK: certificate is not None}
+    proved[NO_GLOBAL_STALL] = certificate is not None and certificate.covers_stall
 
     def holds(name: str) -> bool | None:
-        if verdict.outcome is Outcome.HOLDS or (name == NO_DEADLOCK and result.certificate is not None):
+        if verdict.outcome is Outcome.HOLDS or proved.get(name):
             return True
         return False if name == verdict.violated else None
 
@@ -131,8 +140,82 @@ def _certificate(result: CheckResult) -> Json | None:
     certificate = result.certificate
     if certificate is None:
         return None
-    order = None if certificate.order is None else list(certificate.order)
-    return {"order": order, "requests": certificate.requests, "waits": certificate.waits}
+    return {
+        "order": _single_order(certificate),
+        "groups": None if certificate.order is None else _groups(certificate.order),
+        "out_of_order": [_exception(one) for one in certificate.out_of_order],
+        "relevant_only": certificate.relevant_only,
+        "requests": certificate.requests,
+        "waits": certificate.waits,
+        "refuted": certificate.refuted,
+        "every_size": certificate.every_size,
+        "as_declared": list(certificate.as_declared),
+        "single_roles": list(certificate.single_roles),
+    }
+
+
+def _single_order(certificate: Certificate) -> list[str] | None:
+    """The families one after the other, if they come in one order without exception."""
+    order = certificate.order
+    if (
+        order is None
+        or certificate.out_of_order
+        or certificate.relevant_only
+        or any(len(group.families) > 1 for group in order.groups)
+    ):
+        return None
+    return list(order.families)
+
+
+def _groups(order: Order) -> list[Json]:
+    return [
+        {
+            "families": list(group.families),
+            "index": None if group.index is None else _index(group.index),
+            "inner": [] if group.inner is None else _groups(group.inner),
+        }
+        for group in order.groups
+    ]
+
+
+def _index(index: Index) -> Json:
+    return {
+        "set": index.of,
+        "loops": [{"set": name, "direction": str(visit)} for name, visit in sorted(index.visits)],
+        "elements": [[before.value, after.value] for before, after in sorted(index.steps, key=str)],
+    }
+
+
+def _exception(one: OutOfOrder) -> Json:
+    return {
+        "held": one.held,
+        "wanted": one.wanted,
+        "transactions": list(one.transactions),
+        "why": str(one.why),
+        "names": list(one.names),
+    }
+
+
+# Deadlocks
+
+
+def _deadlocks(result: CheckResult) -> Json | None:
+    found = result.deadlocks
+    if found is None:
+        return None
+    return {"groups": [_group(result.compiled, group) for group in found.groups], "incomplete": found.incomplete}
+
+
+def _group(system: System, group: DeadlockGroup) -> Json:
+    shown = explain(system, group.trace)
+    return {
+        "between": list(group.transactions),
+        "on": list(group.families),
+        "workers": len(shown.cycle),
+        "ways": group.ways,
+        "trace": _trace(system, group.trace),
+        "cycle": _cycle(shown.final, shown.cycle),
+    }
 
 
 # A trace

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich import box
 from rich.console import RenderableType
@@ -15,10 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from lockmodel.errors import one_line
+from lockmodel.explanation import explain
 from lockmodel.report import words
 from lockmodel.report.page import Page, text
 from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL
-from lockmodel.verdict import CheckResult, Outcome
+from lockmodel.verdict import CheckResult, Outcome, Verdict
 
 _INDENT = 2
 _LANE_MIN = 18
@@ -28,17 +29,17 @@ _STYLES = {0: "bold green", 1: "bold red", 3: "bold yellow"}
 
 def full(result: CheckResult, page: Page) -> str:
     """Everything there is to say about the check of one spec."""
-    parts: list[RenderableType] = [*_head(result, page)]
-    if result.trace is not None and result.view is not None:
-        schedule = _schedule(result, page)
-        # The table begins with a space of its own.
-        parts += ["", Padding(schedule, (0, 0, 0, _INDENT - 1))] if schedule else []
-        parts += ["", *_why(result)]
+    parts: list[RenderableType] = [*head(result, page)]
+    if result.deadlocks is not None and (result.deadlocks.groups or result.deadlocks.incomplete):
+        parts += _all_deadlocks(result, page)
+    if result.trace is not None and not _among_all(result):
+        parts += evidence(result, page)
     parts += ["", *(_paragraph(line, "dim") for line in _knowledge(result))]
     report = page.render(*parts)
     if result.trace is not None:
         # In one line whatever its length, so that it can be copied.
-        report += page.fit(f"  Replay it: {one_line(words.replay_command(result), limit=5_000)}\n")
+        what = "the first" if _among_all(result) else "it"
+        report += page.fit(f"  Replay {what}: {one_line(words.replay_command(result), limit=5_000)}\n")
     return report
 
 
@@ -46,7 +47,7 @@ def brief(result: CheckResult, page: Page) -> str:
     """The verdict, and where it is not the expected one, all that leads to it."""
     if result.exit_code == 1:
         return full(result, page)
-    return page.render(*_head(result, page))
+    return page.render(*head(result, page))
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,13 @@ def summary(rows: Sequence[Row], page: Page, *, unchecked: int = 0) -> str:
         answer = {0: "yes", 1: "no", 3: "undecided"}[result.exit_code]
         table.add_row(
             text(row.file), text(words.verdict_word(result), style), text(answer, style),
-            f"{states:,}", f"{result.seconds:.2f} s",
+            f"{states:,}" if result.explorations else "-", f"{result.seconds:.2f} s",
         )  # fmt: skip
-    return page.render(table, "", text(_totals(rows, unchecked)))
+    return page.render(table, "", text(totals(rows, unchecked)))
 
 
-def _totals(rows: Sequence[Row], unchecked: int) -> str:
+def totals(rows: Sequence[Row], unchecked: int) -> str:
+    """`5 specs: 4 as expected, 1 undecided.`"""
     codes = [None if row.result is None else row.result.exit_code for row in rows]
     counts = (
         (codes.count(0), "as expected"), (codes.count(1), "not as expected"), (codes.count(3), "undecided"),
@@ -93,7 +95,7 @@ def _totals(rows: Sequence[Row], unchecked: int) -> str:
 # The first lines
 
 
-def _head(result: CheckResult, page: Page) -> list[RenderableType]:
+def head(result: CheckResult, page: Page) -> list[RenderableType]:
     style = _STYLES[result.exit_code]
     lead = Text.assemble(text(result.spec.source.file, "bold"), "  ", text(words.verdict_word(result), style), "  ")
     rest = text(words.headline(result) + _suffix(result))
@@ -114,6 +116,31 @@ def _suffix(result: CheckResult) -> str:
     return " (as expected)" if result.verdict.outcome is Outcome.VIOLATED else ""
 
 
+def evidence(result: CheckResult, page: Page) -> list[RenderableType]:
+    """The trace, and why nobody can go on."""
+    schedule = _schedule(result, page)
+    # The table begins with a space of its own.
+    table: list[RenderableType] = ["", Padding(schedule, (0, 0, 0, _INDENT - 1))] if schedule else []
+    return [*table, "", *_why(result)]
+
+
+def _all_deadlocks(result: CheckResult, page: Page) -> list[RenderableType]:
+    """Every kind of deadlock with its trace."""
+    assert result.deadlocks is not None
+    parts: list[RenderableType] = ["", _paragraph(words.all_deadlocks(result.deadlocks))]
+    for number, group in enumerate(result.deadlocks.groups, start=1):
+        verdict = Verdict(Outcome.VIOLATED, violated=NO_DEADLOCK)
+        alone = replace(result, trace=group.trace, view=explain(result.compiled, group.trace), verdict=verdict)
+        parts += ["", _paragraph(words.group_title(number, group), "bold"), *evidence(alone, page)]
+    return parts
+
+
+def _among_all(result: CheckResult) -> bool:
+    """Whether the trace is told with all deadlocks."""
+    found = result.deadlocks
+    return found is not None and bool(found.groups) and result.verdict.violated == NO_DEADLOCK
+
+
 # The schedule
 
 
@@ -131,7 +158,7 @@ def _schedule(result: CheckResult, page: Page) -> Table | None:
 def _lanes(result: CheckResult, acting: Sequence[int], lane: int) -> Table:
     """One column a worker."""
     assert result.view is not None and result.trace is not None
-    view, system = result.view, result.system
+    view, system = result.view, result.compiled
     table = Table(box=box.MINIMAL, show_edge=False, header_style="bold")
     table.add_column("step", justify="right", style="dim", no_wrap=True)
     for worker in acting:
@@ -155,7 +182,7 @@ def _lanes(result: CheckResult, acting: Sequence[int], lane: int) -> Table:
 def _list(result: CheckResult, acting: Sequence[int]) -> Table:
     """One line a step, for more workers than have room side by side."""
     assert result.view is not None and result.trace is not None
-    view, system = result.view, result.system
+    view, system = result.view, result.compiled
     table = Table(box=box.MINIMAL, show_edge=False, header_style="bold")
     table.add_column("step", justify="right", style="dim", no_wrap=True)
     table.add_column("worker", overflow="fold", max_width=24)
@@ -176,7 +203,7 @@ def _list(result: CheckResult, acting: Sequence[int]) -> Table:
 def _locals(result: CheckResult, worker: int) -> dict[str, object]:
     """The worker's local variables at the end, as far as a formula observes them."""
     assert result.trace is not None
-    return dict(result.system.locations[result.trace.last.locations[worker]].local)
+    return dict(result.compiled.locations[result.trace.last.locations[worker]].local)
 
 
 # The sentences below
@@ -186,11 +213,11 @@ def _why(result: CheckResult) -> list[Padding]:
     assert result.view is not None and result.trace is not None
     violated = result.verdict.violated
     if violated == NO_DEADLOCK:
-        return [_paragraph(words.cycle_sentences(result.system, result.view))]
+        return [_paragraph(words.cycle_sentences(result.compiled, result.view))]
     if violated == NO_GLOBAL_STALL:
-        return [_paragraph(words.stall_sentences(result.system, result.view))]
+        return [_paragraph(words.stall_sentences(result.compiled, result.view))]
     assert violated is not None
-    lead, formula = words.formula_sentences(result.system, result.trace, violated)
+    lead, formula = words.formula_sentences(result.compiled, result.trace, violated)
     return [_paragraph(lead), Padding(text(formula), (0, 0, 0, 2 * _INDENT))]
 
 
@@ -198,8 +225,8 @@ def _knowledge(result: CheckResult) -> list[str]:
     """What was searched, and what is proved."""
     lines = [words.searched(exploration) for exploration in result.explorations]
     if result.certificate is not None:
-        lines.append(words.proved(result.certificate))
-    return [*lines, *filter(None, [words.advice(result)])]
+        lines += words.proved(result.certificate, bool(result.spec.sets))
+    return [*lines, *filter(None, [words.by_circle(result), words.advice(result)])]
 
 
 def _paragraph(words_: str, style: str = "") -> Padding:

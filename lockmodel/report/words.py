@@ -7,17 +7,22 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from lockmodel.checker import how_many
-from lockmodel.explanation import Lock, TraceView, WorkerView
+from lockmodel.deadlocks import DeadlockGroup, Deadlocks
+from lockmodel.explanation import Lock, TraceView, WorkerView, explain
 from lockmodel.exploration import INTERRUPTED, Exploration
 from lockmodel.overrides import arguments
-from lockmodel.prover import Certificate
+from lockmodel.prover import Certificate, Harmless, OutOfOrder
+from lockmodel.prover.order import Group, Order
 from lockmodel.semantics import Crew
-from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, ActionKind, Status, System
+from lockmodel.spec import Spec
+from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, ActionKind, Edge, Status, System
 from lockmodel.trace import Trace
 from lockmodel.verdict import CheckResult, Outcome
 
 _SHOWN = 4
 """How many names a list shows before it says `and 9 more`."""
+_REASONS = 6
+"""How many reasons a certificate gives in words."""
 
 
 def verdict_word(result: CheckResult) -> str:
@@ -32,16 +37,39 @@ def headline(result: CheckResult) -> str:
     """What stands behind the verdict's word."""
     verdict, view = result.verdict, result.view
     if verdict.outcome is Outcome.UNDECIDED:
-        return verdict.reason
+        return _undecided(result)
     if verdict.outcome is Outcome.HOLDS:
         scope = verdict.scope
-        return f"{_all_properties(result.system)}, {'for' if scope.startswith('any') else 'with'} {scope}"
+        return f"{_all_properties(result)}, {'for' if scope.startswith('any') else 'with'} {scope}"
     if verdict.violated == NO_GLOBAL_STALL:
         return f"with {verdict.scope}"
     if verdict.violated == NO_DEADLOCK and view is not None:
-        return between([view.final[worker].transaction or "" for worker in members(result.system, view)])
-    always = next((p.always for p in result.system.properties if p.name == verdict.violated), False)
-    return f"{'always' if always else 'never'} {verdict.violated}"
+        return between([view.final[worker].transaction or "" for worker in members(result.compiled, view)])
+    return f"{'always' if verdict.violated in result.spec.always else 'never'} {verdict.violated}"
+
+
+def _undecided(result: CheckResult) -> str:
+    """What is not known; where a part of it is, which part: `never crowd: holds for up to 3 workers, … (no deadlock is proved)`."""
+    certificate, spec = result.certificate, result.spec
+    if certificate is None:
+        return result.verdict.reason
+    proved_, left = [NO_DEADLOCK], [f"never {name}" for name in spec.never] + [f"always {name}" for name in spec.always]
+    if spec.no_global_stall:
+        (proved_ if certificate.covers_stall else left).append(NO_GLOBAL_STALL)
+    verb = "is" if len(proved_) == 1 else "are"
+    return f"{listed(left)}: {result.verdict.reason} ({listed(proved_)} {verb} proved)"
+
+
+def trace_claim(spec: Spec, system: System, trace: Trace, violated: str | None) -> str:
+    """What `trace` shows: `deadlock between enqueue and claim`, `violated never NAME`."""
+    if violated is None:
+        return "a schedule"
+    if violated == NO_DEADLOCK:
+        shown = explain(system, trace)
+        return f"deadlock {between([shown.final[worker].transaction or '' for worker in members(system, shown)])}"
+    if violated == NO_GLOBAL_STALL:
+        return f"global stall with {how_many(trace.crew)}"
+    return f"violated {'always' if violated in spec.always else 'never'} {violated}"
 
 
 def expectation(result: CheckResult) -> str | None:
@@ -58,9 +86,10 @@ def between(transactions: Sequence[str]) -> str:
     return f"between {listed(transactions)}"
 
 
-def _all_properties(system: System) -> str:
-    names = [NO_DEADLOCK] + [NO_GLOBAL_STALL] * system.no_global_stall
-    names += [f"{'always' if prop.always else 'never'} {prop.name}" for prop in system.properties]
+def _all_properties(result: CheckResult) -> str:
+    spec = result.spec
+    names = [NO_DEADLOCK] + [NO_GLOBAL_STALL] * spec.no_global_stall
+    names += [f"never {name}" for name in spec.never] + [f"always {name}" for name in spec.always]
     return listed(names) if len(names) <= _SHOWN else f"all {len(names)} properties"
 
 
@@ -195,12 +224,11 @@ def _who(worker: WorkerView) -> str:
 
 def step_sentences(system: System, trace: Trace) -> list[str]:
     """Each transition as what its worker does: `starts claim (s=1)`, `takes lane[1] FOR UPDATE`."""
-    return [_step(system, trace, index) for index in range(len(trace.actions))]
+    return [step_sentence(system, action.edge) for action in trace.actions]
 
 
-def _step(system: System, trace: Trace, index: int) -> str:
-    action = trace.actions[index]
-    edge = action.edge
+def step_sentence(system: System, edge: Edge) -> str:
+    """What a worker does that takes `edge`: `takes lane[1] FOR UPDATE`."""
     label = edge.label
     if edge.requests and system.resources[edge.requests[0].resource].capacity:
         label = f"a unit of {label.replace(' TAKE', '', 1)}"
@@ -265,21 +293,115 @@ def _crew(workers: Crew) -> str:
     return plural(len(workers), "worker") + (f" ({how_many(workers)})" if 1 < len(roles) <= _SHOWN else "")
 
 
-def proved(certificate: Certificate) -> str:
-    """Why no number of workers can deadlock."""
-    claim = "No deadlock with any number of workers is proved:"
+def proved(certificate: Certificate, sets: bool = True) -> list[str]:
+    """Why no number of workers can deadlock, one paragraph an entry; `sets`: whether the spec has any."""
+    claim = f"No deadlock with {certificate.workers} is proved{_sizes(certificate) if sets else ''}:"
     if not certificate.requests:
-        return f"{claim} nobody ever waits for a lock while holding another one."
-    if certificate.order:
-        order = " < ".join(certificate.order)
-        return f"{claim} every transaction takes its locks in one order, {order}."
-    if certificate.order is not None:
-        return f"{claim} every transaction takes its locks in one order."
-    situations = plural(certificate.requests, "way")
-    return (
-        f"{claim} there is no single lock order, but of the {situations} to wait for a lock while holding others, "
-        f"each can wait only for certain others ({plural(certificate.waits, 'pair')}), and never in a circle."
-    )
+        return [f"{claim} nobody ever waits for a lock while holding another one."]
+    if certificate.order is None:
+        refuted = (
+            f"; where it looks like one, two of its locks exclude each other ({plural(certificate.refuted, 'case')})"
+        )
+        situations = plural(certificate.requests, "way")
+        said = (
+            f"{claim} there is no single lock order, but of the {situations} to wait for a lock while holding others, "
+            f"each can wait only for certain others ({plural(certificate.waits, 'pair')}), and never in a circle"
+            f"{refuted if certificate.refuted else ''}."
+        )
+        return [said]
+    if not certificate.order.groups:
+        return [f"{claim} nobody waits for a lock of somebody who waits."]
+    order = order_words(certificate.order)
+    if certificate.relevant_only:
+        order += " (requests that never wait, and locks that nobody waits for, are left out)"
+    if not certificate.out_of_order:
+        return [f"{claim} whoever waits for a lock holds only earlier ones in one order, {order}."]
+    lines = [
+        f"{claim} whoever waits for a lock holds only earlier ones in the order {order}, but for some waits that close no circle:"
+    ]
+    waits: dict[tuple[str, str], list[str]] = {}
+    for one in certificate.out_of_order:
+        verb = "waits" if len(one.transactions) == 1 else "wait"
+        who = f"{listed(one.transactions)} {verb} with {one.held} held"
+        waits.setdefault((_harmless(one), who), []).append(one.wanted)
+    reasons: dict[str, list[str]] = {}
+    for (why, who), wanted in waits.items():
+        reasons.setdefault(why, []).append(f"{who} for {listed(wanted)}")
+    shown = sorted(reasons.items(), key=lambda item: -len(item[1]))
+    lines += [f"- {'; '.join(told)}: {why}." for why, told in shown[:_REASONS]]
+    rest = sum(len(told) for _, told in shown[_REASONS:])
+    return [*lines, *([f"- {rest} more, which the JSON report has."] if rest else [])]
+
+
+def _sizes(certificate: Certificate) -> str:
+    """For which sizes of the sets."""
+    if not certificate.every_size:
+        return ", for the sets as they are"
+    if certificate.as_declared:
+        return f", for sets of any size but {listed(certificate.as_declared)}, which must be as declared"
+    return ", for sets of any size"
+
+
+def order_words(order: Order) -> str:
+    """`lane (ascending) < ready < claims`; families that a loop takes in turn, `(for each slot, ascending: ready < done)`."""
+    return " < ".join(map(_group_words, order.groups))
+
+
+def _group_words(group: Group) -> str:
+    if group.index is None:
+        return listed(group.families)
+    directions = {str(visit) for _, visit in group.index.visits}
+    words = directions.pop() if len(directions) == 1 else ""
+    if not group.index.visits:
+        pairs = [f"{before.value} before {after.value}" for before, after in sorted(group.index.steps, key=str)]
+        words = listed(pairs)
+    words = words or "in one order"
+    if len(group.families) > 1:
+        inner = f": {order_words(group.inner)}" if group.inner is not None else f": {listed(group.families)}"
+        return f"(by {group.index.of}, {words}{inner})"
+    then = ""
+    if group.inner is not None:
+        indices = [f"{index.of} {next(iter({str(v) for _, v in index.visits}), '')}" for index in group.inner.indices()]
+        then = f", then by {', '.join(text.strip() for text in indices)}"
+    by = f"by {group.index.of} " if then else ""
+    return f"{group.families[0]} ({by}{words}{then})"
+
+
+def _harmless(one: OutOfOrder) -> str:
+    """Why waiting out of order closes no circle."""
+    match one.why:
+        case Harmless.WAITERS_HOLD_NOTHING:
+            return "whoever waits for the lock held holds nothing"
+        case Harmless.BLOCKERS_GO_ON:
+            return "whoever is in the way waits for nothing more"
+        case Harmless.KEPT_APART:
+            return f"whoever could be in the way is kept away by {listed(one.names)}, held by both"
+        case Harmless.NO_WAY_BACK:
+            verb = "waits" if len(one.names) == 1 else "wait"
+            return f"only {listed(one.names)} {verb} for the lock held, and no chain of waits leads from there back"
+
+
+def by_circle(result: CheckResult) -> str:
+    """How a deadlock was found that no search came to; empty for what a search found, or nobody."""
+    searched_ = any(exploration.violation for exploration in result.explorations)
+    if searched_ or result.view is None or result.verdict.violated != NO_DEADLOCK:
+        return ""
+    if result.explorations:
+        return "Found as a circle of waits, which the search did not come to."
+    members = plural(len(result.view.cycle), "worker")
+    return f"Found without a search: the shortest circle of waits, with {members}, which run one after another."
+
+
+def all_deadlocks(found: Deadlocks) -> str:
+    """How many kinds of deadlocks there are, and whether these are all."""
+    kinds = f"{plural(len(found.groups), 'kind')} of deadlock" if found.groups else "No deadlock"
+    return f"{kinds} found; there may be more: {found.incomplete}." if found.incomplete else f"{kinds} in all."
+
+
+def group_title(number: int, group: DeadlockGroup) -> str:
+    """`1. between enqueue and claim, on lane: 2 workers, in 4 ways`."""
+    who = between(group.transactions)
+    return f"{number}. {who}, on {listed(group.families)} ({plural(group.ways, 'way')}; {plural(len(group.trace), 'state')})"
 
 
 def advice(result: CheckResult) -> str:

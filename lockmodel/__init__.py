@@ -13,18 +13,26 @@ from importlib import import_module
 
 TYPE_CHECKING = False  # Known to type checkers by its name; `typing` itself would take longer to import than the rest.
 if TYPE_CHECKING:
+    from lockmodel.ahead import deadlocks_ahead as deadlocks_ahead
     from lockmodel.checker import check as check
     from lockmodel.compiler import compile_spec as compile_spec
     from lockmodel.errors import LockmodelError as LockmodelError
     from lockmodel.errors import SpecError as SpecError
     from lockmodel.exploration import Limits as Limits
+    from lockmodel.graphs import lock_order_graph as lock_order_graph
+    from lockmodel.graphs import may_wait_graph as may_wait_graph
+    from lockmodel.graphs import state_graph as state_graph
+    from lockmodel.graphs import waits_for_graph as waits_for_graph
     from lockmodel.overrides import Overrides as Overrides
     from lockmodel.parser import load as load
     from lockmodel.parser import parse as parse
     from lockmodel.reference import explore as explore
     from lockmodel.report.trace_file import read_trace as read_trace
+    from lockmodel.report.trace_file import write_trace as write_trace
     from lockmodel.semantics import crew as crew
     from lockmodel.spec import Spec as Spec
+    from lockmodel.stepping import Model as Model
+    from lockmodel.stepping import model as model
     from lockmodel.system import System as System
     from lockmodel.trace import Trace as Trace
     from lockmodel.verdict import CheckResult as CheckResult
@@ -34,10 +42,12 @@ if TYPE_CHECKING:
     __version__: str
 
 _HOMES = {
-    "CheckResult": "verdict", "Limits": "exploration", "LockmodelError": "errors", "Outcome": "verdict",
+    "CheckResult": "verdict", "Limits": "exploration", "LockmodelError": "errors", "Model": "stepping", "Outcome": "verdict",
     "Overrides": "overrides", "Spec": "spec", "SpecError": "errors", "System": "system", "Trace": "trace",
-    "Verdict": "verdict", "check": "checker", "compile_spec": "compiler", "crew": "semantics", "explore": "reference",
-    "load": "parser", "parse": "parser", "read_trace": "report.trace_file",
+    "Verdict": "verdict", "check": "checker", "compile_spec": "compiler", "crew": "semantics", "deadlocks_ahead": "ahead",
+    "explore": "reference", "load": "parser", "lock_order_graph": "graphs", "may_wait_graph": "graphs", "model": "stepping",
+    "parse": "parser", "read_trace": "report.trace_file", "state_graph": "graphs", "waits_for_graph": "graphs",
+    "write_trace": "report.trace_file",
 }  # fmt: skip
 """The module that each public name lives in."""
 

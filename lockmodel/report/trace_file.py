@@ -1,4 +1,4 @@
-"""Reads a trace back from a JSON report, and believes nothing of it but the spec's text.
+"""Reads a trace back from a JSON report, and believes nothing of it but the spec's text; writes one that was stepped by hand.
 
 The spec is compiled again and the trace walked again, so what comes back is as sound as a trace that was just found.
 """
@@ -10,16 +10,20 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from lockmodel.checker import how_many
 from lockmodel.compiler import compile_spec
 from lockmodel.errors import LockmodelError, one_line, quote, suggestion
+from lockmodel.explanation import explain
 from lockmodel.overrides import Overrides, apply
 from lockmodel.parser import parse
 from lockmodel.properties import evaluators
-from lockmodel.report.json import FORMAT, Json
+from lockmodel.report.json import FORMAT, Json, report
 from lockmodel.semantics import MAX_CREW, Action, Crew, Semantics, State, crew
 from lockmodel.spec import Spec
+from lockmodel.stepping import Model
 from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, System
 from lockmodel.trace import Trace
+from lockmodel.verdict import CheckResult, Outcome, Verdict, compare
 
 MAX_STEPS = 100_000
 
@@ -29,6 +33,10 @@ class TraceFileError(LockmodelError):
 
     def __init__(self, file: str, message: str) -> None:
         super().__init__(one_line(f"{file}: {message}"))
+
+
+class SeveralTraces(TraceFileError):
+    """A file with the traces of several specs, when it was not said which is meant; `str()` lists them."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +50,41 @@ class LoadedTrace:
     violated: str | None
 
 
-def read_trace(text: str, file: str = "<trace>", *, spec: str | None = None) -> LoadedTrace:
+def read_trace(
+    text: str, file: str = "<trace>", *, spec: str | None = None, deadlock: int | None = None
+) -> LoadedTrace:
     """The trace in the JSON report `text`, which errors call `file`.
 
-    If several of the report's specs have a trace, `spec` says which: its file or its name.
+    If several of the report's specs have a trace, `spec` says which: its file or its name. In a report of all deadlocks (`check --all`),
+    `deadlock` says which one, counted from 1; without it the trace is that of the verdict.
     Raises a LockmodelError that says in one line what is wrong.
     """
-    return _Reader(file).read(text, spec)
+    return _Reader(file).read(text, spec, deadlock)
+
+
+def write_trace(model: Model, trace: Trace) -> str:
+    """A JSON report with `trace`, which `read_trace` and `lockmodel replay` take.
+
+    Its verdict is that of the last state: a violation, or else UNDECIDED.
+    """
+    violated = model.violated(trace.last)
+    verdict = Verdict(Outcome.UNDECIDED, reason="a schedule that was stepped by hand")
+    if violated is not None:
+        verdict = Verdict(Outcome.VIOLATED, how_many(model.crew), violated)
+    view = explain(model.system, trace)
+    result = CheckResult(
+        spec=model.spec,
+        overrides=model.overrides,
+        system=model.system,
+        verdict=verdict,
+        unmet=compare(model.spec, verdict, trace, view),
+        explorations=(),
+        certificate=None,
+        trace=trace,
+        view=view,
+        seconds=0.0,
+    )
+    return report([result])
 
 
 class _Reader:
@@ -58,7 +94,7 @@ class _Reader:
     def error(self, message: str) -> TraceFileError:
         return TraceFileError(self.file, message)
 
-    def read(self, text: str, wanted: str | None) -> LoadedTrace:
+    def read(self, text: str, wanted: str | None, deadlock: int | None = None) -> LoadedTrace:
         result = self._choose(self._document(text), wanted)
         source = self._field(result, "spec", str, "the result")
         if hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest() != result.get("sha256"):
@@ -67,8 +103,10 @@ class _Reader:
         overrides = self._overrides(self._field(result, "overrides", dict, "the result"))
         spec = apply(parse(source, name), overrides)
         system = compile_spec(spec)
-        trace = self._trace(system, self._field(result, "trace", dict, "the result"))
-        violated = result.get("violated")
+        holder, violated = result, result.get("violated")
+        if deadlock is not None:
+            holder, violated = self._deadlock(result, deadlock), NO_DEADLOCK
+        trace = self._trace(system, self._field(holder, "trace", dict, "the result"))
         self._check_violation(system, trace, violated)
         return LoadedTrace(spec, overrides, system, trace, violated)
 
@@ -90,19 +128,28 @@ class _Reader:
 
     def _choose(self, results: list[Json], wanted: str | None) -> Json:
         if wanted is not None:
-            named = [result for result in results if wanted in (result.get("file"), result.get("name"))]
+            file = [result for result in results if result.get("file") == wanted][:1]
+            named = file or [result for result in results if result.get("name") == wanted]
             if not named:
                 available = [str(result.get(key)) for key in ("file", "name") for result in results]
                 raise self.error(f"it has no spec {quote(wanted)}; {suggestion(wanted, available)}")
-            results = named[:1]
+            results = named
         traced = [result for result in results if result.get("trace") is not None]
         if not traced:
             verdicts = ", ".join(f"{result.get('file')} {result.get('verdict')}" for result in results[:3])
             raise self.error(f"it has no trace ({verdicts or 'no results'})")
         if len(traced) > 1:
             files = ", ".join(str(result.get("file")) for result in traced[:12])
-            raise self.error(f"it has {len(traced)} traces; say which spec's: {files}")
+            more = f", … ({len(traced)} in all)" if len(traced) > 12 else ""
+            raise SeveralTraces(self.file, f"it has {len(traced)} traces; say which spec's: {files}{more}")
         return traced[0]
+
+    def _deadlock(self, result: Json, number: int) -> Json:
+        found = self._field(result, "deadlocks", dict, "without --all, the result")
+        groups: list[Json] = self._field(found, "groups", list, "deadlocks")
+        if not 1 <= number <= len(groups) or not isinstance(groups[number - 1], dict):
+            raise self.error(f"it has no deadlock {number}; it has {len(groups)}")
+        return groups[number - 1]
 
     def _overrides(self, data: Json) -> Overrides:
         sets = self._field(data, "sets", dict, "overrides")

@@ -108,23 +108,23 @@ def read_spec(found: Found) -> Spec:
     return parse(data, STDIN)
 
 
-def check_output(output: str | None, inputs: Iterable[str] = ()) -> None:
-    """Refuse an `--output` that could not be written, before the work is done; `inputs` are files it must not replace."""
+def check_output(output: str | None, inputs: Iterable[str] = (), option: str = "--output") -> None:
+    """Refuse a file `output`, given by `option`, that could not be written, before the work is done; `inputs` are files it must not replace."""
     if output is None:
         return
     folder = os.path.dirname(output) or "."
     if os.path.isdir(output):
-        raise UsageError(f"--output {quote(output)}: it is a folder")
+        raise UsageError(f"{option} {quote(output)}: it is a folder")
     if not os.path.isdir(folder):
-        raise UsageError(f"--output {quote(output)}: there is no folder {quote(folder)}")
+        raise UsageError(f"{option} {quote(output)}: there is no folder {quote(folder)}")
     if not os.access(output if os.path.exists(output) else folder, os.W_OK):
-        raise UsageError(f"--output {quote(output)}: no permission to write it")
+        raise UsageError(f"{option} {quote(output)}: no permission to write it")
     if os.path.exists(output) and any(os.path.exists(path) and os.path.samefile(path, output) for path in inputs):
-        raise UsageError(f"--output {quote(output)}: it is one of the specs, which would be overwritten")
+        raise UsageError(f"{option} {quote(output)}: it is one of the specs, which would be overwritten")
 
 
-def deliver(text: str, output: str | None) -> None:
-    """Write a report to standard output, or to the file `output`."""
+def deliver(text: str, output: str | None, option: str = "--output") -> None:
+    """Write a report to standard output, or to the file `output`, given by `option`."""
     if output is None:
         write(sys.stdout, text)
         return
@@ -132,4 +132,4 @@ def deliver(text: str, output: str | None) -> None:
         with open(output, "w", encoding="utf-8") as stream:
             stream.write(text)
     except OSError as error:
-        raise UsageError(f"--output {quote(output)}: {error.strerror or error}") from None
+        raise UsageError(f"{option} {quote(output)}: {error.strerror or error}") from None

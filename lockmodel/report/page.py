@@ -26,9 +26,10 @@ _WIDTH_MIN = 40
 _KEPT_SPACE = "\ue000"
 """A space where a line must not end, as in `lane[0, 1]`. (rich ends lines at the usual no-break space.)"""
 
-_ASCII = str.maketrans({
+PLAIN = str.maketrans({
     "─": "-", "╶": "-", "╴": "-", "│": "|", "┼": "+", "→": ">", "…": "...", "–": "-", "“": '"', "”": '"', "’": "'",
 })  # fmt: skip
+"""For `str.translate`: the characters of reports that ASCII lacks."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Page:
         try:
             text.encode(self.encoding)
         except UnicodeEncodeError:
-            return text.translate(_ASCII).encode(self.encoding, "backslashreplace").decode(self.encoding)
+            return text.translate(PLAIN).encode(self.encoding, "backslashreplace").decode(self.encoding)
         return text
 
 

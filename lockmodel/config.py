@@ -73,7 +73,7 @@ class Config:
     session: tuple[Hold, ...] = ()
     part: int = 0
     statement: tuple[Loop, bool] | None = None
-    """The loop whose single statement is being run, and whether its first lock has been requested."""
+    """The loop whose single statement is being run, and whether its first lock has been granted or refused."""
 
     def having(self, **changes: Any) -> Config:
         """This config with `changes`. As `dataclasses.replace`, in a quarter of its time: the compiler does little else."""

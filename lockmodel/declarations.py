@@ -22,10 +22,22 @@ MAX_SET_ELEMENTS = 100_000
 """In all sets together."""
 MAX_VALUATIONS = 4096
 MAX_VARIABLES = 64
-_RESERVED = {*keyword.kwlist, "w", "count", "any", "all", "true", "false", "for", "either", "if", "set", "savepoint", "release",
+RESERVED = {*keyword.kwlist, "w", "count", "any", "all", "true", "false", "for", "either", "if", "set", "savepoint", "release", "statement",
              "then", "do", "sql", "label", "mode", "order"}  # fmt: skip
 # A local variable is only ever read in formulas, where these words are free.
-LOCAL_RESERVED = _RESERVED - {"mode", "label", "order", "sql", "then", "do", "set", "release", "savepoint", "either"}
+LOCAL_RESERVED = RESERVED - {
+    "mode",
+    "label",
+    "order",
+    "sql",
+    "then",
+    "do",
+    "set",
+    "release",
+    "savepoint",
+    "either",
+    "statement",
+}
 
 
 class Declarations:
@@ -178,6 +190,14 @@ class Declarations:
                 if transaction not in spec.transactions:
                     hint = suggestion(transaction, transactions)
                     raise SpecError(role.at("runs", index), f"unknown transaction {quote(transaction)}; {hint}")
+        run = {transaction for role in spec.roles.values() for transaction in role.runs}
+        for transaction in transactions:
+            if transaction not in run:
+                message = (
+                    f"no role runs transaction {quote(transaction)}, so it would not be checked; "
+                    "add it to the runs of one, or delete it"
+                )
+                raise SpecError(spec.at("transactions", transaction), message)
         return tuple(
             RoleProgram(name, None if role.count == "any" else int(role.count), tuple(dict.fromkeys(role.runs)))
             for name, role in spec.roles.items()
@@ -197,7 +217,7 @@ def texts(values: Iterable[Value]) -> list[str]:
     return [str(value).lower() if isinstance(value, bool) else str(value) for value in values]
 
 
-def check_identifier(name: str, what: str, position: Position, reserved: Iterable[str] = _RESERVED) -> None:
+def check_identifier(name: str, what: str, position: Position, reserved: Iterable[str] = RESERVED) -> None:
     # A formula is read by Python's grammar, which takes an identifier for its normal form.
     if not name.isidentifier() or unicodedata.normalize("NFKC", name) != name:
         raise SpecError(position, f"{quote(name)} can't name a {what}: letters, digits and _ only, no digit first")

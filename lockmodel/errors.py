@@ -48,10 +48,15 @@ class UsageError(LockmodelError):
 
 
 class ReplayError(LockmodelError):
-    """A replay that could not be carried out: no server, no permission, a statement that fails for a reason of its own."""
+    """A replay that could not be carried out: no server, no permission, a statement that fails for a reason of its own.
 
-    def __init__(self, message: str) -> None:
-        super().__init__(one_line(message))
+    `position` is where in the spec, if it is there.
+    """
+
+    def __init__(self, message: str, position: Position | None = None) -> None:
+        self.position = position
+        self.message = one_line(message)
+        super().__init__(self.message if position is None else f"{position}: {self.message}")
 
 
 def one_line(text: str, limit: int = 500) -> str:
@@ -74,12 +79,18 @@ def closest(word: str, available: Iterable[str]) -> str | None:
     return names[close[0]] if close else None
 
 
+_SPARED = 2
+"""So few names are not worth hiding."""
+
+
 def suggestion(word: str, available: Iterable[str], *, show: int = 12) -> str:
     """What could have been meant: `did you mean X? available: X, Y, Z`."""
     names = list(dict.fromkeys(str(name) for name in available))
     if not names:
         return "there are none"
     meant = closest(word, names)
+    if len(names) <= show + _SPARED:
+        show = len(names)
     listed = ", ".join(one_line(name, 60) for name in names[:show])
     if len(names) > show:
         listed += f", … ({len(names)} in all)"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from lockmodel.declarations import Declarations, check_identifier, texts
@@ -22,6 +22,11 @@ from lockmodel.templates import template_names
 
 _REFERENCE = re.compile(r"([^\W\d]\w*)\s*(?:\[(.*)\])?", re.DOTALL)
 _ELEMENT = re.compile(r"[\w#.-]*")
+_NOT_CODE = re.compile(r"""--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|"(?:[^"]|"")*"|(\$\w*\$).*?\1""", re.DOTALL)
+"""What stands in SQL besides its words: comments, texts, names in quotes, bodies of functions."""
+_ENDS_TRANSACTION = re.compile(
+    r"\s*(begin|start\s+transaction|commit|end|abort|prepare\s+transaction|rollback\s+to|rollback)\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -87,13 +92,20 @@ class Lookup:
         inside = match.group(2)
         parts = _split(inside) if inside is not None else []
         if len(parts) != len(family.per):
-            shape = f"{name}[{', '.join(family.per)}]" if family.per else name
             count = "no argument" if not parts else "1 argument" if len(parts) == 1 else f"{len(parts)} arguments"
-            raise SpecError(position, f"{quote(text)} has {count}; write {shape}")
+            raise SpecError(position, f"{quote(text)} has {count}; {self._shape(name, family.per)}")
         arguments = tuple(
             self._argument(part, set_name, scope, position) for part, set_name in zip(parts, family.per, strict=True)
         )
         return Reference(name, arguments, " ".join(text.split()), position)
+
+    def _shape(self, name: str, per: Sequence[str]) -> str:
+        """How a resource is mentioned: `it takes 1, an element of stripe or a parameter over it: lane[0]`."""
+        if not per:
+            return f"it takes none, write {name}"
+        example = f"{name}[{', '.join(texts([self.sets[one][0]])[0] for one in per)}]"
+        what = "a parameter over it" if len(per) == 1 else "parameters over them"
+        return f"it takes {len(per)}, an element of {' and one of '.join(per)} or {what}: {example}"
 
     def _argument(self, text: str, set_name: str, scope: Scope, position: Position) -> Expression:
         elements = self.sets[set_name]
@@ -114,7 +126,10 @@ class Lookup:
                 raise SpecError(position, f"{quote(text)} is no argument for set {set_name}: {error}") from None
         if expression is None or expression.names - scope.names or not expression.names:
             hint = suggestion(text, [*sorted(scope.names), *texts(elements)])
-            raise SpecError(position, f"{quote(text)} is no parameter here and not in set {set_name}; {hint}")
+            if len(text) > 2 and text[0] == text[-1] and text[0] in "'\"" and text[1:-1] in texts(elements):
+                hint = f"{text[1:-1]} is a number there; write it without quotes"
+            said = text if text[:1] in ("'", '"') else quote(text)
+            raise SpecError(position, f"{said} is no parameter here and not in set {set_name}; {hint}")
         return expression
 
     def assigned(
@@ -174,8 +189,25 @@ class Lookup:
                     values = self.variables[name]
             if values is not None and not any(same(constant, value) for value in values):
                 what = ast.unparse(term)
-                hint = suggestion(str(constant), texts(values))
-                raise SpecError(position, f"{what} is never {quote(constant)}; {hint}")
+                raise SpecError(position, f"{what} is never {_shown(constant)}; {_other_value(constant, values)}")
+
+    @staticmethod
+    def check_sql(sql: str | None, node: Node, key: str) -> None:
+        """Refuse SQL that begins or ends the transaction, which is for steps to say."""
+        for number, part in enumerate(_NOT_CODE.sub(" ", sql or "").split(";")):
+            match = _ENDS_TRANSACTION.match(part)
+            # An END further on can be that of a function's body.
+            if match is None or (number and match[1].lower() == "end"):
+                continue
+            words = " ".join(match[1].upper().split())
+            instead = {
+                "BEGIN": "drop it, a replay begins each transaction itself",
+                "START TRANSACTION": "drop it, a replay begins each transaction itself",
+                "ROLLBACK TO": "write `rollback to: NAME` as a step of its own",
+                "ROLLBACK": "write `rollback` as a step of its own",
+                "ABORT": "write `rollback` as a step of its own",
+            }.get(words, "write `commit` as a step of its own, or let the steps end here")
+            raise SpecError(node.at(key), f"the {key} of a step can't be {words}; {instead}")
 
     def check_template(
         self, template: str | None, scope: Scope, node: Node, key: str, not_yet: Iterable[str] = ()
@@ -195,6 +227,21 @@ class Lookup:
                 raise SpecError(node.at(key), message)
             hint = suggestion(name, sorted(scope.names))
             raise SpecError(node.at(key), f"unknown name {quote(name)} in the braces of {key}; {hint}")
+
+
+def _shown(value: Value) -> str:
+    """`value` as a formula has it: a word in quotes, a number without."""
+    return quote(value) if isinstance(value, str) else texts([value])[0]
+
+
+def _other_value(value: Value, values: Iterable[Value]) -> str:
+    """What could have been meant by `value`, which is none of `values`."""
+    same_text = next((other for other in values if texts([other]) == texts([value])), None)
+    if same_text is None:
+        return suggestion(str(value), texts(values))
+    if isinstance(value, str):
+        return f"its values are written without quotes: {_shown(same_text)}"
+    return f"its values are words, in quotes: {_shown(same_text)}"
 
 
 def _by_text(values: Iterable[Value]) -> dict[str, Value]:

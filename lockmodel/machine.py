@@ -236,7 +236,8 @@ class Machine(SilentSteps):
             yield Move(ActionKind.REFUSE, target, (request,), label=label, position=step.position, step=step)
             return
         otherwise = (Frame(step.otherwise, 0),) if step.otherwise else ()
-        for target in self._advance(config.having(stack=(*otherwise, *rest.stack), part=0)):
+        begun = None if config.statement is None else (config.statement[0], True)
+        for target in self._advance(config.having(stack=(*otherwise, *rest.stack), part=0, statement=begun)):
             yield Move(ActionKind.REFUSE, target, (request,), label=label, position=step.position, step=step)
 
     def _shared_step(self, config: Config, step: If | Assign, rest: Config) -> Iterator[Move]:

@@ -31,6 +31,8 @@ def parse_overrides(settings: Iterable[str], workers: Iterable[str]) -> Override
         name, text = name.strip(), text.strip()
         if not equals or not name or not text:
             raise UsageError(f"--set {quote(setting)}: write NAME=NUMBER or NAME=ELEMENT,ELEMENT")
+        if name in sets:
+            raise UsageError(f"--set {quote(setting)}: {name} is set twice; drop one")
         if text.startswith("[") and text.endswith("]"):
             text = text[1:-1]
             parts: list[str] | None = text.split(",")
@@ -45,6 +47,10 @@ def parse_overrides(settings: Iterable[str], workers: Iterable[str]) -> Override
     whole: int | str | None = ""
     for word in workers:
         role, equals, text = word.rpartition("=")
+        if equals and role.strip() in counts:
+            raise UsageError(f"--workers {quote(word)}: {role.strip()} has a number already; drop one")
+        if not equals and whole != "":
+            raise UsageError(f"--workers {quote(word)}: there is a number of workers already; drop one")
         if equals:
             counts[role.strip()] = _count(text.strip(), word)
         else:
@@ -112,6 +118,10 @@ def _set_elements(name: str, value: int | tuple[Value, ...]) -> int | list[Value
 
 
 def _roles(spec: Spec, counts: Mapping[str, int | None]) -> dict[str, object]:
+    if not spec.roles:
+        name, count = next(iter(counts.items()))
+        wanted = "any" if count is None else count
+        raise UsageError(f"--workers {name}={wanted}: {spec.source.file} has no roles; write --workers {wanted}")
     roles: dict[str, object] = dict(spec.roles)
     for name, count in counts.items():
         if name not in spec.roles:

@@ -44,12 +44,16 @@ _HINTS = (
     ("cannot start any token", "a value that begins with one of @ ` % needs quotes"),
     ("mapping values are not allowed", "a `: ` is not expected here; check the indentation, or quote the text"),
     ("but found '<block mapping start>'", "the indentation does not fit the lines above"),
-    ("expected <block end>", "the indentation does not fit the lines above, or a `- ` is missing or too many"),
     ("while scanning a simple key", "this line is neither `key: value` nor part of the lines above"),
     ("found unexpected end of stream", "a quote that opens here is never closed"),
     ("expected a single document", "a second document begins here; a file holds one spec"),
     ("found undefined alias", "this alias has no anchor (&…) before it"),
     ("expected '<document start>'", "the document has ended, or never began, where this stands"),
+    ("expected ',' or '}', but got '['", 'a key with brackets needs quotes inside {…}, as in {"lane[0]": FOR UPDATE}'),
+    ("but found ']'", "a closing bracket ] is too many, or its opening one is missing"),
+    ("but found '}'", "a closing bracket } is too many, or its opening one is missing"),
+    ("but found ','", "a comma stands outside of brackets; put the list in […] or the mapping in {…}"),
+    ("expected <block end>", "the indentation does not fit the lines above, or a `- ` is missing or too many"),
     ("expected ',' or", "a bracket is not closed, or a comma is missing"),
 )
 
@@ -91,6 +95,8 @@ def _read(path: str | FilePath) -> bytes:
 
 def _document(data: bytes | str, file: str) -> tuple[dict[str, Any], Source]:
     """The content of a document as plain data, and where each part of it stands."""
+    if _is_report(data):
+        raise SpecError(Position(file, 1), "this is a JSON report, not a spec; `lockmodel replay` takes it")
     if len(data) > MAX_BYTES:
         raise SpecError(Position(file), f"larger than {MAX_BYTES // 1024} KiB, the most that a spec may have")
     text = _decode(data, file) if isinstance(data, bytes) else data
@@ -106,8 +112,21 @@ def _document(data: bytes | str, file: str) -> tuple[dict[str, Any], Source]:
         found = "a list" if isinstance(content, list) else quote(content)
         message = f"a spec is a mapping with the keys name, resources, transactions, …; this is {found}"
         raise SpecError(source.position(()), message)
+    if not any(str(key) in _KEYS for key in content):
+        found = ", ".join(quote(key, 30) for key in list(content)[:3])
+        message = f"this is no spec: a spec has the keys name, resources, transactions, …; this has {found}"
+        raise SpecError(source.position(()), message)
     return content, source
 
+
+def _is_report(data: bytes | str) -> bool:
+    """Whether `data` begins as the JSON reports of lockmodel do."""
+    head = data[:200].decode("utf-8", "replace") if isinstance(data, bytes) else data[:200]
+    return re.match(r'\s*\{\s*"lockmodel"\s*:', head) is not None
+
+
+_KEYS = {field.alias or name for model in (Spec, Scenario) for name, field in model.model_fields.items()}
+"""The keys of a spec or a scenario."""
 
 Document = TypeVar("Document", Spec, Scenario)
 

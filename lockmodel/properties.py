@@ -49,6 +49,16 @@ class Evaluator:
         return len(self._counts)
 
     @property
+    def tree(self) -> ast.expr:
+        """The formula, with `any` and `all` written out; `counts` are nodes of it."""
+        return self._tree
+
+    @property
+    def counts(self) -> tuple[ast.expr, ...]:
+        """The `count(…)` terms, in the order of a vector."""
+        return tuple(node for node in self._counts if isinstance(node, ast.expr))
+
+    @property
     def _position(self) -> Position:
         return self.property.position or Position(self._system.name)
 

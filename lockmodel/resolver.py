@@ -183,11 +183,13 @@ class _Resolver:
                     inner = replace(inner, sql=step.sql)
                 body = self._block(step.do, inner, step, ("do",))
                 self.lookup.check_template(step.sql, scope, step, "sql", not_yet=step.over)
+                self.lookup.check_sql(step.sql, step, "sql")
                 return Loop(tuple(step.over.items()), step.order, body, step.sql, step.at())
             case StatementStep():
                 self._check_own_sql(step, scope, "statement")
                 body = self._block(step.takes, replace(scope, sql=step.statement), step, ("takes",))
                 self.lookup.check_template(step.statement, scope, step, "statement")
+                self.lookup.check_sql(step.statement, step, "statement")
                 # A loop that runs once: what makes a statement of several locks is the loop's `sql`.
                 return Loop((), "forward", body, step.statement, step.at())
             case EitherStep():
@@ -225,6 +227,7 @@ class _Resolver:
                     raise SpecError(step.at("mode"), f"a release never waits; write {mode} without {wait}")
                 for key in ("sql", "label"):
                     self.lookup.check_template(getattr(step, key), scope, step, key)
+                self.lookup.check_sql(step.sql, step, "sql")
                 return Release(reference, mode, step.sql, step.label, step.at())
             case str():
                 return End(step == "commit", position)
@@ -262,6 +265,7 @@ class _Resolver:
                 )
         for key in ("sql", "label"):
             self.lookup.check_template(getattr(step, key), scope, step, key)
+        self.lookup.check_sql(step.sql, step, "sql")
         then = self._block(step.then or (), scope, step, ("then",))
         otherwise = None if step.otherwise is None else self._block(step.otherwise, scope, step, ("else",))
         return Lock(
@@ -280,7 +284,9 @@ class _Resolver:
     @staticmethod
     def _check_own_sql(step: ForStep | StatementStep | LockStep, scope: Scope, key: str = "sql") -> None:
         if scope.sql is not None:
-            message = "the sql of the `for` or `statement` around takes all the locks inside, this one too; drop one of them"
+            message = (
+                "the sql of the `for` or `statement` around takes all the locks inside, this one too; drop one of them"
+            )
             raise SpecError(step.at(key), message)
 
     # Properties

@@ -570,6 +570,9 @@ def about_worker(tape: Tape, scope: Scope, spec: dict[str, Any], where: str, nam
 def roles(tape: Tape, transactions: list[str], most: int) -> dict[str, Any]:
     found: dict[str, Any] = {"producer": {"count": 1, "runs": some(tape, transactions, 1, 3)}}
     found["consumer"] = {"count": pick(tape, range(1, most)), "runs": some(tape, transactions, 1, 3)}
+    # A transaction that nobody runs is an error.
+    run = {*found["producer"]["runs"], *found["consumer"]["runs"]}
+    found["consumer"]["runs"] += [name for name in transactions if name not in run]
     return found
 
 

@@ -7,6 +7,7 @@ A second line, `# with: --set stripe=1`, gives overrides to check it with.
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import subprocess
 import sys
@@ -85,11 +86,12 @@ def test_a_malformed_spec_is_refused_in_one_clear_line(path: Path) -> None:
         ("name: x\n".encode("utf-16"), 1, "not UTF-8 text (byte 0xff)"),
         (b"name: x\ndoc: a\x00b\n", 2, r"the character \x00 is not allowed"),
         (b"name: x\n\ndoc: a\x07b\n", 3, r"the character \x07 is not allowed"),
+        (b'{\n "lockmodel": "0.1.0", "results": [' + b"1," * MAX_BYTES, 1, "this is a JSON report, not a spec; `lockmodel replay` takes it"),
         (b"name: x\r\nnome: x\r\n", 2, "unknown key 'nome' in the spec; did you mean name?"),
         (b"x" * (MAX_BYTES + 1), 0, "larger than 256 KiB, the most that a spec may have"),
         ("name: x\ndoc: a\ud800b\n", 2, "not allowed"),
     ],
-    ids=["nothing", "comment", "empty document", "byte order mark", "byte", "latin-1", "utf-16", "nul", "bell", "crlf", "large", "surrogate"],
+    ids=["nothing", "comment", "empty document", "byte order mark", "byte", "latin-1", "utf-16", "nul", "bell", "report", "crlf", "large", "surrogate"],
 )  # fmt: skip
 def test_bytes_that_are_no_spec_are_refused_with_their_line(data: bytes | str, line: int, text: str) -> None:
     """What an editor or a wrong file can contain is refused as clearly as a misspelt word."""
@@ -97,6 +99,13 @@ def test_bytes_that_are_no_spec_are_refused_with_their_line(data: bytes | str, l
     assert error.position.line == line
     assert str(error).startswith(f"q.yaml:{line}: " if line else "q.yaml: ")
     assert text in error.message
+
+
+def test_a_list_that_hides_no_more_than_two_hides_none() -> None:
+    """Who misspelt a key sees all that a step may have."""
+    error = fault("name: x\nresources: {l: {kind: lock}}\ntransactions: {t: {steps: [{l: SHARED, sqll: SELECT 1}]}}\n")
+    words = "then, else, sql, label, table mode, for, statement, either, if, set, savepoint, rollback to, release"
+    assert error.message.endswith(f"did you mean sql? available: {words}")
 
 
 def test_a_repeated_anchor_is_no_reason_for_a_warning() -> None:
@@ -116,6 +125,10 @@ def test_an_odd_spelling_in_a_formula_is_no_reason_for_a_warning() -> None:
     [
         (["stripe"], [], "write NAME=NUMBER or NAME=ELEMENT,ELEMENT"),
         (["stripe="], [], "write NAME=NUMBER"),
+        (["stripe=2", "stripe=3"], [], "--set 'stripe=3': stripe is set twice; drop one"),
+        (["stripe=2", "stripe=2"], [], "stripe is set twice"),
+        ([], ["2", "3"], "--workers '3': there is a number of workers already; drop one"),
+        ([], ["producer=2", "producer=3"], "--workers 'producer=3': producer has a number already; drop one"),
         (["strip=2"], [], "no such set or variable; did you mean stripe?"),
         (["stripe=0"], [], "the size of a set is 1 to 4,096"),
         (["stripe=5000"], [], "the size of a set is 1 to 4,096"),
@@ -142,6 +155,35 @@ def test_a_wrong_override_is_refused_in_one_clear_line(settings: list[str], work
         check(spec, parse_overrides(settings, workers), LIMITS)
     assert_clear(caught.value)
     assert text in str(caught.value)
+
+
+def test_a_number_for_a_role_needs_roles() -> None:
+    """The line says what to write for a spec without any."""
+    spec = parse("name: x\nresources: {l: {kind: lock}}\ntransactions: {t: {steps: []}}\n")
+    with pytest.raises(UsageError) as caught:
+        check(spec, parse_overrides([], ["r=1"]), LIMITS)
+    assert_clear(caught.value)
+    assert str(caught.value) == "--workers r=1: <spec> has no roles; write --workers 1"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 'commit; begin'",
+        "DO $x$ BEGIN PERFORM 1; END $x$",
+        "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; END",
+        "UPDATE t SET rollback = 1 -- ; commit",
+        "SAVEPOINT a; RELEASE SAVEPOINT a",
+        "DECLARE c CURSOR FOR SELECT 1; FETCH c",
+        'SELECT 1 AS "a; commit"',
+    ],
+)
+def test_sql_that_only_mentions_a_commit_is_accepted(sql: str) -> None:
+    """In a text, a comment, a name or the body of a function."""
+    spec = parse(
+        f"name: x\nresources: {{l: {{kind: lock}}}}\ntransactions: {{t: {{steps: [{{l: EXCLUSIVE, sql: {json.dumps(sql)}}}]}}}}\nworkers: 1\n"
+    )
+    assert check(spec, limits=LIMITS).exit_code == 0
 
 
 @pytest.mark.parametrize(("name", "text"), [("none.yaml", "No such file"), ("", "Is a directory"), ("a\0b", "null")])

@@ -28,6 +28,10 @@ COMMANDS = ("check", "replay", "simulate", "conform", "explore", "export", "init
 """The modules of `lockmodel.cli` that are commands, in the order of the help. One that does not exist is left out."""
 
 
+COMPLETE = "_LOCKMODEL_COMPLETE"
+"""Set by a shell that asks how a word of the command line may go on (`lockmodel --install-completion`)."""
+
+
 class ExitCode(IntEnum):
     """See DESIGN: a CI job can tell a finding from a typing error and from an unfinished search."""
 
@@ -160,6 +164,8 @@ def run(arguments: Sequence[str]) -> int:
 def _invoke(arguments: Sequence[str]) -> int:
     try:
         command = typer.main.get_command(application())
+        if COMPLETE in os.environ:
+            command.main(list(arguments), "lockmodel")  # Answers the shell, and ends.
         # Not `command.main`, which would print errors in a frame of several lines.
         with command.make_context("lockmodel", list(arguments)) as context:
             return int(command.invoke(context) or 0)
@@ -212,7 +218,6 @@ def application() -> typer.Typer:
     app = typer.Typer(
         help="Can these Postgres transactions deadlock? A lock-order model checker that replays what it finds.",
         epilog="Exit codes: 0 as expected, 1 not as expected, 2 bad input, 3 undecided.",
-        add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

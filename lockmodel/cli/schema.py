@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
-from lockmodel.cli.common import OutputOption
 from lockmodel.cli.files import check_output, deliver
 from lockmodel.cli.startup import importing
+
+OutputOption = Annotated[
+    str | None, typer.Option("--output", "-o", metavar="FILE", help="Write the schema to FILE instead.")
+]
 
 
 def register(app: typer.Typer) -> None:

@@ -75,7 +75,14 @@ def without_sql(part: Any) -> Any:
     """The spec without its SQL, which the generator makes up, so that each lock has a real statement of lockmodel's own."""
     if isinstance(part, dict):
         return {key: without_sql(value) for key, value in part.items() if key not in ("sql", "label")}
-    return [without_sql(value) for value in part] if isinstance(part, list) else part
+    if isinstance(part, list):
+        return [without_sql(step) for value in part for step in _taken_alone(value)]
+    return part
+
+
+def _taken_alone(step: Any) -> list[Any]:
+    """A statement of several locks as so many steps."""
+    return step["takes"] if isinstance(step, dict) and "statement" in step else [step]
 
 
 @pytest.mark.postgres

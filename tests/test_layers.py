@@ -17,19 +17,21 @@ LAYERS = [
     ("language", {"expressions", "templates", "document", "spec", "scenario", "faults", "parser", "overrides"}),
     ("system", {"system", "program", "declarations", "lookup", "resolver", "config", "silent", "machine", "compiler", "semantics", "trace", "properties"}),
     ("engines", {"exploration", "budget", "reference", "places", "row_table", "row_watch", "rows", "retrace", "packed", "engines", "prover"}),
-    ("results", {"explanation", "verdict", "checker"}),
-    ("outward", {"report", "replay", "queue"}),
-    ("doors", {"cli", "__main__", ""}),
+    ("results", {"simulation", "explanation", "deadlocks", "verdict", "checker", "stepping", "ahead", "graphs"}),
+    ("outward", {"report", "export", "replay", "queue"}),
+    ("doors", {"cli", "testing", "pytest_plugin", "__main__", ""}),
 ]  # fmt: skip
 
 ONLY_IN = {
     "ruamel": {"parser"},
-    "networkx": {"prover"},
+    "networkx": {"prover", "graphs"},
     "numpy": {"packed"},
     "numba": {"packed"},
     "psycopg": {"replay", "queue"},
     "rich": {"report", "cli"},
     "typer": {"cli"},
+    "pytest": {"pytest_plugin"},
+    "hypothesis": {"testing"},
 }
 
 

@@ -171,7 +171,7 @@ def test_the_limits_of_a_search_make_it_undecided() -> None:
     from lockmodel.exploration import Limits
 
     spec = parse(
-        f"name: t\n{LANES}transactions: {{t: {{steps: [{{a: SHARED}}]}}}}\nworkers: 3\nno global stall: true\n"
+        f"name: t\n{LANES}transactions: {{t: {{steps: [{{a: SHARED}}]}}}}\nworkers: 3\nnever: {{x: count(w.holds(a)) > 3}}\n"
     )
     for limits, said in ((Limits(max_states=10), "limit of 10 states"), (Limits(timeout_seconds=0), "time limit")):
         result = check(spec, limits=limits)

@@ -23,7 +23,7 @@ from lockmodel.cli.common import (
 )
 from lockmodel.cli.files import check_output, find_specs, read_spec
 from lockmodel.cli.progress import Ticker
-from lockmodel.cli.reporters import FORMATS, reporter
+from lockmodel.cli.reporters import FORMATS, reporter, targets
 from lockmodel.cli.startup import importing
 from lockmodel.errors import LockmodelError
 
@@ -41,7 +41,20 @@ SymmetryOption = Annotated[
 PartialOrderOption = Annotated[
     bool, typer.Option("--partial-order", help="Leave out orders that can't matter for deadlocks.")
 ]
-FormatOption = Annotated[str, typer.Option("--format", metavar="|".join(FORMATS), help="For people or for programs.")]
+AllOption = Annotated[bool, typer.Option("--all", help="Show all kinds of deadlock, not only the shortest.")]
+FormatOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        metavar="NAME[=FILE]",
+        help=f"{', '.join(FORMATS)}; several at once, each into a FILE of its own.",
+        autocompletion=lambda: list(FORMATS),
+    ),
+]
+HtmlOption = Annotated[
+    str | None,
+    typer.Option("--html", metavar="FILE", help="Also write a page with pictures and an explorer."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -58,8 +71,10 @@ def check(
     engine: EngineOption = "auto",
     symmetry: SymmetryOption = False,
     partial_order: PartialOrderOption = False,
-    form: FormatOption = FORMATS[0],
+    every: AllOption = False,
+    formats: FormatOption = None,
     output: OutputOption = None,
+    html: HtmlOption = None,
 ) -> int:
     """Decide for each spec whether its transactions can deadlock."""
     with importing():
@@ -68,7 +83,7 @@ def check(
         from lockmodel.exploration import INTERRUPTED, Limits
         from lockmodel.overrides import parse_overrides
         from lockmodel.report.json import Failure
-    one_of("--format", form, FORMATS)
+    asked = targets(formats or (), output, html)
     overrides = parse_overrides(settings or (), workers or ())
     options = EngineOptions(one_of("--engine", engine, ENGINES), symmetry, partial_order)
     limits = Limits(
@@ -77,16 +92,17 @@ def check(
         memory_bytes=size("--memory", memory),
     )
     files = find_specs(specs or ())
-    check_output(output, [found.file for found in files])
+    for target in asked:
+        check_output(target.output, [found.file for found in files], target.option)
     with importing():
-        report = reporter(form, output, several=len(files) > 1)
+        report = reporter(asked, several=len(files) > 1)
     codes: list[int] = []
     unchecked: list[str] = []
     for number, found in enumerate(files, start=1):
         try:
             spec = read_spec(found)
             with Ticker(spec.source.file) as ticker:
-                result = decide(spec, overrides, limits, engine=options, progress=ticker)
+                result = decide(spec, overrides, limits, engine=options, progress=ticker, every=every)
         except LockmodelError as error:
             complain(error)
             codes.append(ExitCode.BAD_INPUT)

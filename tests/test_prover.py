@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -391,3 +394,20 @@ def test_a_bound_that_is_met_is_said() -> None:
     circles = Circles(Places(system), max_steps=5)
     assert list(circles.by_length()) == []
     assert circles.bounded
+
+
+def test_a_certificate_reads_the_same_in_every_process() -> None:
+    """No order of a set shows: Python's hashes of texts differ from process to process."""
+    code = (
+        "import sys, lockmodel, json; from lockmodel.report.json import report; "
+        "r = lockmodel.check(lockmodel.load('specs/awa/storage-authority.yaml'), engine=None); "
+        "print(json.loads(report([r]))['results'][0]['certificate'])"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("1", "2", "3")
+    }  # fmt: skip
+    assert len(said) == 1

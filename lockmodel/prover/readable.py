@@ -10,10 +10,12 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import networkx
+
 from lockmodel.prover.certificate import Harmless, OutOfOrder
 from lockmodel.prover.order import Constraint, Order, Orders
 from lockmodel.prover.points import Points
-from lockmodel.prover.terms import Equalities, SymbolicLock
+from lockmodel.prover.terms import Equalities, SymbolicLock, in_order
 from lockmodel.prover.waits import Wait, Waits
 
 MAX_TRIES = 400
@@ -35,28 +37,36 @@ def readable(
     """The order that all waiting follows, with its exceptions. No order at all if `core` has none."""
     pairs: dict[tuple[str, str], dict[Constraint, list[int]]] = defaultdict(lambda: defaultdict(list))
     for index, point in enumerate(waits.points):
-        for lock in point.may:
+        for lock in in_order(point.may):
             pairs[lock.family, point.request.family][Constraint(lock, point.request)].append(index)
     everything = [constraint for constraints in pairs.values() for constraint in constraints]
     if (order := orders.find(everything)) is not None:
         return Readable(order)
-    order = orders.find(core)
-    if order is None or len(pairs) > MAX_TRIES:
+    if orders.find(core) is None or len(pairs) > MAX_TRIES:
         return Readable(None)
     kept = list(core)
+    families: networkx.DiGraph[str] = networkx.DiGraph()
+    families.add_edges_from((constraint.held.family, constraint.wanted.family) for constraint in core)
     explain = _Explain(waits, points, possible)
     rest: list[OutOfOrder] = []
-    for (held, wanted), every in sorted(pairs.items(), key=lambda item: -sum(map(len, item[1].values()))):
+    for (held, wanted), every in sorted(pairs.items(), key=lambda item: (-sum(map(len, item[1].values())), item[0])):
         constraints = {constraint: found for constraint, found in every.items() if explain.may_matter(constraint)}
-        fitting = orders.find([*kept, *constraints])
-        if fitting is not None:
-            order = fitting
+        if not constraints:
+            continue
+        # Two families that close no circle always fit in. The others cost a search for an order.
+        apart = held != wanted and not _leads(families, wanted, held)
+        if apart or orders.find([*kept, *constraints]) is not None:
             kept += constraints
+            families.add_edge(held, wanted)
             continue
         fixed = set(core)
         places = [(index, c.held) for c, found in constraints.items() if c not in fixed for index in found]
         rest += explain.all(held, wanted, places)
-    return Readable(order, tuple(rest), relevant_only=True)
+    return Readable(orders.find(kept), tuple(rest), relevant_only=True)
+
+
+def _leads(graph: networkx.DiGraph[str], start: str, end: str) -> bool:
+    return start in graph and end in graph and bool(networkx.has_path(graph, start, end))
 
 
 class _Explain:
@@ -109,7 +119,7 @@ class _Explain:
             waiters = [w for w in self._candidates_in[index, held] if self.waits.points[w.waiter].may]
             apart = _apart(waiters)
             return (Harmless.KEPT_APART, apart) if apart else (Harmless.WAITERS_HOLD_NOTHING, ())
-        waiting = {self.waits.points[wait.waiter].transaction for wait in self._in[index, held]}
+        waiting = dict.fromkeys(self.waits.points[wait.waiter].transaction for wait in self._in[index, held])
         return Harmless.NO_WAY_BACK, tuple(waiting)
 
 

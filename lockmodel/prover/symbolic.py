@@ -25,7 +25,7 @@ from lockmodel.prover.certificate import Certificate
 from lockmodel.prover.order import Constraint, Order, Orders
 from lockmodel.prover.points import Points, TooLarge, points_of
 from lockmodel.prover.readable import readable
-from lockmodel.prover.terms import SymbolicLock
+from lockmodel.prover.terms import SymbolicLock, in_order, spelled
 from lockmodel.prover.waits import Wait, Waits
 
 
@@ -102,10 +102,10 @@ def _constraints(waits: Waits, group: list[Wait]) -> Iterator[Constraint]:
         entered[wait.holder].add(wait.lock)
     graph: networkx.DiGraph[tuple[int, SymbolicLock]] = networkx.DiGraph()
     for wait in group:
-        for lock in entered[wait.waiter]:
+        for lock in in_order(entered[wait.waiter]):
             if waits.possible_through(wait, lock):
                 graph.add_edge((wait.waiter, lock), (wait.holder, wait.lock))
     for component in networkx.strongly_connected_components(graph):
         if graph.subgraph(component).number_of_edges():
-            for point, lock in component:
+            for point, lock in sorted(component, key=lambda node: (node[0], spelled(node[1]))):
                 yield Constraint(lock, waits.points[point].request)

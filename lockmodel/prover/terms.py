@@ -7,8 +7,10 @@ A worker's parameters and the current element of its loops are *choices*: unknow
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 from lockmodel.expressions import Value
 
@@ -85,6 +87,17 @@ class SymbolicLock:
     def definite(self) -> bool:
         """Whether the arguments say exactly which resource (or resources, for `Every`) is meant."""
         return not any(isinstance(argument, Some | Former) for argument in self.arguments)
+
+
+def in_order(locks: Iterable[SymbolicLock]) -> list[SymbolicLock]:
+    """`locks` in an order that is the same in every process (that of a set is not)."""
+    return sorted(locks, key=spelled)
+
+
+@cache
+def spelled(lock: SymbolicLock) -> str:
+    """A text for each lock, to order by."""
+    return repr(lock)
 
 
 class Equalities:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lockmodel.program import Program
 from lockmodel.prover.points import Point, Points, TooLarge
-from lockmodel.prover.terms import Choice, Equalities, Every, Literal, SymbolicLock, Term
+from lockmodel.prover.terms import Choice, Equalities, Every, Literal, SymbolicLock, Term, in_order
 
 MAX_PAIRS = 400_000
 """Pairs of a request and a lock that may be compared, some 10 µs each."""
@@ -42,11 +42,11 @@ class Waits:
     def __init__(self, program: Program, points: Points) -> None:
         self.program = program
         self.points = points.points
-        self._must = [_by_family(point.must) for point in self.points]
+        self._must = [_by_family(in_order(point.must)) for point in self.points]
         self._compared = 0
         holders: dict[str, list[tuple[int, SymbolicLock]]] = defaultdict(list)
         for index, point in enumerate(self.points):
-            for lock in point.may:
+            for lock in in_order(point.may):
                 holders[lock.family].append((index, lock))
         self.all = [
             wait
@@ -76,7 +76,7 @@ class Waits:
         for held in mine.get(lock.family, ()):
             if self.conflict(held, lock) and self._meets_wanted(waiter, held, lock, equal):
                 return Exclusion(lock.family)
-        for family in mine.keys() & theirs.keys():
+        for family in [family for family in mine if family in theirs]:
             for held in mine[family]:
                 for other in theirs[family]:
                     if self.conflict(held, other) and equal.surely_meet(held.arguments, other.arguments):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -34,6 +35,7 @@ def main() -> int:
         results = json.loads(Path(options.render).read_text(encoding="utf-8"))
         DOCUMENT.write_text(render(DOCUMENT.read_text(encoding="utf-8"), results), encoding="utf-8")
         return 0
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     results = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "quick": options.quick, "machine": machine(), "sections": []}
     print(", ".join(f"{name} {value}" for name, value in machine().items()), end="\n\n")
     try:

@@ -47,6 +47,9 @@ def run(command: Sequence[str], folder: Path, timeout_seconds: float = 3_600.0, 
         try:
             # Not `Popen.wait`, which keeps no account of this one child.
             _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.kill()  # Interrupted: a search that nobody waits for must not go on.
+            raise
         finally:
             timed_out = not timer.is_alive()
             timer.cancel()

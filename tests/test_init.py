@@ -145,7 +145,7 @@ def test_a_folder_with_a_line_break_breaks_no_comment(tmp_path: Path) -> None:
     [
         ("lockmodel che", ["check"]),
         ("lockmodel check --for", ["--format"]),
-        ("lockmodel check --format ", ["terminal", "json", "junit", "sarif", "github", "markdown"]),
+        ("lockmodel check --format ", ["terminal", "json", "junit", "sarif", "github", "markdown", "html"]),
         ("lockmodel init --like q", ["queue"]),
     ],
 )

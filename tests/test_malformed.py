@@ -148,8 +148,8 @@ def test_an_odd_spelling_in_a_formula_is_no_reason_for_a_warning() -> None:
 def test_a_wrong_override_is_refused_in_one_clear_line(settings: list[str], workers: list[str], text: str) -> None:
     """What is wrong with the command line has no line in a file, but says as much."""
     spec = parse(
-        "name: x\nsets: {stripe: 2}\nvariables: {state: {values: [on, off]}}\nresources: {l: {kind: lock}}\n"
-        "transactions: {t: {steps: []}}\nroles: {producer: {count: 1, runs: [t]}, consumer: {count: 1, runs: [t]}}\n"
+        "name: x\nsets: {stripe: 2}\nvariables: {state: {values: [on, off]}}\nresources: {l: {kind: lock}, m: {kind: lock}}\n"
+        "transactions: {t: {steps: [l: SHARED, m: EXCLUSIVE, l: EXCLUSIVE]}}\nroles: {producer: {count: 1, runs: [t]}, consumer: {count: 1, runs: [t]}}\n"
     )
     with pytest.raises(UsageError) as caught:
         check(spec, parse_overrides(settings, workers), LIMITS)

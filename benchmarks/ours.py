@@ -32,7 +32,7 @@ def counts_of(output: str) -> Counts:
     last = searches[-1]
     if not last["complete"]:
         raise BenchmarkError(f"lockmodel's search {last['stopped']}")
-    return Counts(last["states"], last["transitions"], last["depth"], f"{last['engine']} engine")
+    return Counts(last["states"], last["transitions"], last["depth"], f"{last['engine']} engine", last["seconds"])
 
 
 def contender(spec: str, *options: str, name: str = "lockmodel", repetitions: int | None = None) -> Contender:

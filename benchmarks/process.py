@@ -70,6 +70,8 @@ class Counts:
     transitions: int | None = None
     depth: int | None = None
     detail: str = ""
+    search_seconds: float | None = None
+    """What the checker itself says that the search took, without its start."""
 
     def agrees(self, other: Counts) -> bool:
         pairs = ((self.states, other.states), (self.transitions, other.transitions), (self.depth, other.depth))
@@ -94,6 +96,7 @@ class Measured:
     name: str
     counts: Counts
     runs: list[Run] = field(default_factory=list)
+    search_seconds: list[float] = field(default_factory=list)
 
     @property
     def seconds_min(self) -> float:
@@ -124,6 +127,8 @@ def compare(contenders: Sequence[Contender], repetitions: int, say: Callable[[st
             say(f"{contender.name}: {counts.states:,} states, {one.seconds:.2f} s, {one.peak_bytes / 2**20:,.0f} MiB")
             entry = measured.setdefault(contender.name, Measured(contender.name, counts))
             entry.runs.append(one)
+            if counts.search_seconds is not None:
+                entry.search_seconds.append(counts.search_seconds)
             for other in measured.values():
                 if not other.counts.agrees(counts):
                     raise BenchmarkError(f"{contender.name} counted {counts}, but {other.name} {other.counts}")

@@ -26,7 +26,19 @@ def skipped(key: str, title: str, why: str) -> Section:
     return Section(key, title, [f"Not measured: {why}"])
 
 
-COLUMNS = ("checker", "states", "time, min", "median", "states/s", "ratio", "peak memory", "bytes/state", "ratio")
+COLUMNS = (
+    "checker",
+    "states",
+    "time, min",
+    "median",
+    "states/s",
+    "ratio",
+    "search alone",
+    "ratio",
+    "peak memory",
+    "bytes/state",
+    "ratio",
+)
 
 
 def comparison(key: str, title: str, notes: Sequence[str], measured: Sequence[Measured]) -> Section:
@@ -45,6 +57,7 @@ def comparison(key: str, title: str, notes: Sequence[str], measured: Sequence[Me
                 f"{one.seconds_median:.2f} s",
                 f"{rate:,.0f}",
                 ratio(rate / base_rate),
+                *_search(one, base),
                 f"{one.peak_bytes / 2**20:,.0f} MiB",
                 f"{per_state:.1f}",
                 ratio(per_state / base_bytes),
@@ -58,6 +71,7 @@ def comparison(key: str, title: str, notes: Sequence[str], measured: Sequence[Me
                 "transitions": one.counts.transitions,
                 "depth": one.counts.depth,
                 "seconds": [round(run.seconds, 3) for run in one.runs],
+                "search_seconds": one.search_seconds,
                 "cpu_seconds": [round(run.cpu_seconds, 3) for run in one.runs],
                 "peak_bytes": [run.peak_bytes for run in one.runs],
                 "states_per_second": round(rate),
@@ -67,6 +81,16 @@ def comparison(key: str, title: str, notes: Sequence[str], measured: Sequence[Me
             }
         )
     return Section(key, title, notes, COLUMNS, rows, figures)
+
+
+def _search(one: Measured, base: Measured) -> tuple[str, str]:
+    """The fastest search by the checker's own clock, and how many times the states per second of the first entry's that is."""
+    if not one.search_seconds:
+        return "-", "-"
+    mine = max(min(one.search_seconds), 0.001)
+    if not base.search_seconds:
+        return f"{mine:.2f} s", "-"
+    return f"{mine:.2f} s", ratio(max(min(base.search_seconds), 0.001) / mine)
 
 
 def ratio(value: float) -> str:

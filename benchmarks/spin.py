@@ -79,7 +79,10 @@ def counts_of(output: str) -> Counts:
     steps = None if "never_0" in output else re.search(r"(\d+) transitions \(= stored\+matched\)", output)
     if stored is None:
         raise BenchmarkError(f"no count of states in SPIN's report: {output[-1_500:]}")
-    return Counts(int(stored[1]), int(steps[1]) - 1 if steps else None)
+    elapsed = re.search(r"elapsed time ([\d.e+-]+) seconds", output)
+    return Counts(
+        int(stored[1]), int(steps[1]) - 1 if steps else None, search_seconds=float(elapsed[1]) if elapsed else None
+    )
 
 
 def _version() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from lockmodel.budget import Budget
 from lockmodel.exploration import (
     DEFAULT_MAX_STATES,
     INTERRUPTED,
@@ -56,7 +57,7 @@ class _Search:
     ) -> None:
         self.semantics = Semantics(system, crew)
         self.properties = evaluators(self.semantics)
-        self.limits = limits
+        self.budget = Budget(limits)
         self.max_states = min(limits.max_states or DEFAULT_MAX_STATES, MAX_NUMBERS // max(1, len(crew)))
         self.progress = progress
         self.stop_at_violation = stop_at_violation
@@ -104,8 +105,8 @@ class _Search:
                     if self._violates(successor) and self.stop_at_violation:
                         self.depth += 1
                         return STOPPED_AT_VIOLATION
-                    if self._out_of_time():
-                        return f"reached the time limit of {self.limits.timeout_seconds:g} s"
+                    if reason := self.budget.exceeded(len(self.parents)):
+                        return reason
                 if expanded % _REPORT_EVERY == 0:
                     self._report(len(level) - expanded + len(following))
             self.depth += bool(following)
@@ -115,10 +116,6 @@ class _Search:
     def _report(self, frontier: int) -> None:
         if self.progress:
             self.progress(Progress(len(self.parents), frontier, self.depth, time.monotonic() - self.started))
-
-    def _out_of_time(self) -> bool:
-        limit = self.limits.timeout_seconds
-        return limit is not None and time.monotonic() - self.started + self.limits.spent_seconds > limit
 
     def _violates(self, state: State) -> bool:
         """Check every property in `state`, and keep the first violation with its trace."""

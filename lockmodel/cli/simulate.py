@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,6 +27,10 @@ from lockmodel.cli.files import Found, check_output, deliver, find_specs, read_s
 from lockmodel.cli.startup import importing
 from lockmodel.errors import LockmodelError, UsageError
 from lockmodel.report.page import Page
+
+if TYPE_CHECKING:
+    from lockmodel.overrides import Overrides
+    from lockmodel.simulation.simulator import Plan, Progress
 
 _FORMATS = ("terminal", "json")
 _STRATEGIES = ("random", "pct")
@@ -106,16 +110,15 @@ def simulate(
     return worst(codes)
 
 
-def _one(found: Found, overrides: object, plan: object, form: str, *, to_file: bool) -> tuple[int, str, bool]:
+def _one(found: Found, overrides: Overrides, plan: Plan, form: str, *, to_file: bool) -> tuple[int, str, bool]:
     """The exit code and the report of one spec, and whether it was interrupted."""
     with importing():
         from lockmodel.compiler import compile_spec
-        from lockmodel.overrides import Overrides, apply
+        from lockmodel.overrides import apply
         from lockmodel.report import simulate as report
         from lockmodel.semantics import crew
-        from lockmodel.simulation.simulator import DEFAULT_WORKERS, Plan
+        from lockmodel.simulation.simulator import DEFAULT_WORKERS
         from lockmodel.simulation.simulator import simulate as run
-    assert isinstance(overrides, Overrides) and isinstance(plan, Plan)
     started = time.monotonic()
     spec = apply(read_spec(found), overrides)
     system = compile_spec(spec)
@@ -144,14 +147,11 @@ class _Says:
         self._silent = sys.stderr is None or not sys.stderr.isatty()
         self._last = time.monotonic()
 
-    def __call__(self, progress: object) -> None:
+    def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
         if self._silent or now - self._last < _SAY_EVERY_SECONDS:
             return
         self._last = now
-        from lockmodel.simulation.simulator import Progress
-
-        assert isinstance(progress, Progress)
         line = f"{progress.schedules:,} schedules, {progress.violations:,} violations; {progress.seconds:.0f} s; {self._file}"
         page = Page.of(sys.stderr)
         write(

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from test_replay import LIES, NOT_REALIZABLE, SPECS, remains
+from leftovers import leftovers, remains
+from test_replay import LIES, NOT_REALIZABLE, SPECS
 
 pytestmark = pytest.mark.postgres
 
@@ -256,7 +257,7 @@ def test_a_killed_replay_is_cleaned_up_by_the_next(dsn: str, tmp_path: Path) -> 
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'lockmodel%'"
         )
     until(lambda: sleeping(dsn) == 0)
-    assert len(remains(dsn)) == 1
+    assert len(leftovers(dsn)) == 1
     assert run(spec(tmp_path, CONFIRMED), "--dsn", dsn).returncode == 0
     assert remains(dsn) == []
 

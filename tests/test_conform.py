@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_replay import remains
+from leftovers import remains
 
 from lockmodel.checker import check
 from lockmodel.compiler import Compilation

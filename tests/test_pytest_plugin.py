@@ -17,6 +17,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from hypothesis import given, settings
+from leftovers import leftovers, remains
 
 import lockmodel
 from lockmodel.errors import LockmodelError, ReplayError
@@ -221,7 +222,7 @@ def test_scenarios_are_replayed(pytester: pytest.Pytester, dsn: str, monkeypatch
         r"scenarios/spec.yaml:\d+: this is a spec, not a scenario; name its folder in lockmodel_specs", text
     )
     assert "Traceback" not in text
-    assert left_behind(dsn) == []
+    assert remains(dsn) == []
 
 
 @pytest.mark.postgres
@@ -288,16 +289,6 @@ def schedule(dsn: str) -> Iterator[ControlledSchedule]:
     with ControlledSchedule(dsn) as schedule:
         schedule.setup(ACCOUNTS)
         yield schedule
-
-
-def left_behind(dsn: str) -> list[object]:
-    """Schemas and sessions of schedules and replays that are still there."""
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        schemas = connection.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'lockmodel%'").fetchall()
-        sessions = connection.execute(
-            "SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'lockmodel%'"
-        ).fetchall()
-    return [*schemas, *sessions]
 
 
 @pytest.mark.postgres
@@ -436,8 +427,10 @@ def test_nothing_is_left_of_a_test_that_failed_in_the_middle(
 ) -> None:
     """Neither schema nor session nor waiting statement, nor a connection that the test opened and forgot."""
     monkeypatch.setenv("LOCKMODEL_TEST_DSN", dsn)
+    pytester.syspathinsert(Path(__file__).parent)
     pytester.makepyfile(f"""
         import psycopg, threading
+        from leftovers import remains
 
         forgotten = []
 
@@ -453,11 +446,7 @@ def test_nothing_is_left_of_a_test_that_failed_in_the_middle(
 
         def test_after_it(lockmodel_dsn):
             assert threading.active_count() == 1
-            with psycopg.connect(lockmodel_dsn) as connection:
-                row = connection.execute(
-                    "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'lockmodel%'"
-                ).fetchone()
-            assert row == (0,)
+            assert remains(lockmodel_dsn) == []
             forgotten[0].close()
     """)
     result = run(pytester)
@@ -465,7 +454,7 @@ def test_nothing_is_left_of_a_test_that_failed_in_the_middle(
     text = result.stdout.str()
     assert "alice went on, but should wait for bob" in text
     assert "controlled.py" not in text, "a reader sees the line of the test, not ours"
-    assert left_behind(dsn) == []
+    assert remains(dsn) == []
 
 
 @pytest.mark.postgres
@@ -492,11 +481,11 @@ def test_nothing_is_left_of_a_run_that_is_interrupted(
         process.communicate(timeout=60)
     if number == signal.SIGINT:
         assert process.returncode == pytest.ExitCode.INTERRUPTED
-        assert left_behind(dsn) == []
+        assert remains(dsn) == []
         return
-    assert left_behind(dsn) != []
+    assert leftovers(dsn) != []
     deadline = time.monotonic() + 30
-    while left := left_behind(dsn):
+    while left := leftovers(dsn):
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
         with controlled_schedule(dsn):

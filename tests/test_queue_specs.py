@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from test_replay import remains
+from leftovers import remains
 
 from lockmodel.checker import check
 from lockmodel.parser import load, parse

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from test_replay import remains
+from leftovers import remains
 
 from lockmodel.checker import check
 from lockmodel.errors import UsageError

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from leftovers import remains
 
 from lockmodel.checker import check
 from lockmodel.errors import ReplayError, SpecError
@@ -49,18 +50,6 @@ def schedules(text: str, dsn: str, workers: int = 3, count: int = 15, seed: int 
     """Replay random schedules of the spec in `text`."""
     prepared = prepare(parse(text))
     return replay_schedules(prepared, crew(prepared.compilation.system, workers), count, seed=seed, dsn=dsn)
-
-
-def remains(dsn: str) -> list[object]:
-    """Whatever a replay may have left on the server: schemas, connections, advisory locks."""
-    with psycopg.connect(dsn) as connection:
-        return [
-            *connection.execute("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'lockmodel%'").fetchall(),
-            *connection.execute(
-                "SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'lockmodel%'"
-            ),
-            *connection.execute("SELECT classid, objid FROM pg_locks WHERE locktype = 'advisory'").fetchall(),
-        ]
 
 
 @pytest.mark.parametrize("name", ["deadlock-demo", "striped-old-claim", "awa/old-striped-claim", "awa/deadlock-demo"])

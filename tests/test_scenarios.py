@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from leftovers import remains
 from test_conform import TRANSFERS
-from test_replay import remains
 
 from lockmodel.compiler import compile_spec
 from lockmodel.errors import LockmodelError, SpecError

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import psycopg
 import pytest
+from leftovers import remains
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
-from test_replay import remains
 
 from lockmodel.checker import check
 from lockmodel.parser import parse

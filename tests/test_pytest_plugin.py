@@ -427,7 +427,7 @@ def test_nothing_is_left_of_a_test_that_failed_in_the_middle(
 ) -> None:
     """Neither schema nor session nor waiting statement, nor a connection that the test opened and forgot."""
     monkeypatch.setenv("LOCKMODEL_TEST_DSN", dsn)
-    pytester.syspathinsert(Path(__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     pytester.makepyfile(f"""
         import psycopg, threading
         from leftovers import remains

@@ -16,7 +16,7 @@ LAYERS = [
     ("vocabulary", {"errors", "modes"}),
     ("language", {"expressions", "templates", "document", "spec", "scenario", "faults", "parser", "overrides"}),
     ("system", {"system", "program", "declarations", "lookup", "resolver", "config", "silent", "machine", "compiler", "semantics", "trace", "properties"}),
-    ("engines", {"exploration", "budget", "reference", "places", "row_table", "row_watch", "rows", "retrace", "packed", "engines", "prover"}),
+    ("engines", {"exploration", "budget", "digraph", "reference", "places", "row_table", "row_watch", "rows", "retrace", "packed", "engines", "prover"}),
     ("results", {"simulation", "explanation", "deadlocks", "verdict", "checker", "stepping", "ahead", "graphs"}),
     ("outward", {"report", "export", "replay", "queue"}),
     ("doors", {"cli", "testing", "pytest_plugin", "__main__", ""}),
@@ -24,7 +24,7 @@ LAYERS = [
 
 ONLY_IN = {
     "ruamel": {"parser"},
-    "networkx": {"prover", "graphs"},
+    "networkx": {"graphs"},
     "numpy": {"packed"},
     "numba": {"packed"},
     "psycopg": {"replay", "queue"},

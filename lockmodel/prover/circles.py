@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-import networkx
-
+from lockmodel.digraph import Digraph
 from lockmodel.prover.places import Places
 
 MAX_STEPS = 300_000
@@ -106,10 +105,5 @@ class Circles:
 
 def _components(waits: list[set[int]]) -> list[frozenset[int]]:
     """The sets of places that lie on common circles."""
-    graph: networkx.DiGraph[int] = networkx.DiGraph()
-    graph.add_edges_from((index, other) for index, others in enumerate(waits) for other in others)
-    return [
-        frozenset(component)
-        for component in networkx.strongly_connected_components(graph)
-        if len(component) > 1 or any(member in waits[member] for member in component)
-    ]
+    graph = Digraph((index, other) for index, others in enumerate(waits) for other in others)
+    return [frozenset(component) for component in graph.circles()]

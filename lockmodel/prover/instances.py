@@ -10,8 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 
-import networkx
-
+from lockmodel.digraph import Digraph
 from lockmodel.prover.canonical import MAX_ORDERS, canonical_trace
 from lockmodel.prover.certificate import Certificate
 from lockmodel.prover.circles import Circles
@@ -103,18 +102,16 @@ def _family_order(system: System, places: list[Place]) -> Order | None:
     Within a family, the elements must come in one order too (ascending or not: any order that all share).
     """
     resources = _resource_order(places)
-    families: networkx.DiGraph[str] = networkx.DiGraph()
+    families: Digraph[str] = Digraph()
     for before, following in resources.items():
         for after in following:
             earlier, later = system.resources[before].family, system.resources[after].family
             if earlier != later:
                 families.add_edge(earlier, later)
-    if not _acyclic(resources) or not networkx.is_directed_acyclic_graph(families):
+    if not _acyclic(resources) or families.circles():
         return None
     declared = {resource.family: index for index, resource in reversed(list(enumerate(system.resources)))}
-    return Order(
-        tuple(Group((name,)) for name in networkx.lexicographical_topological_sort(families, key=declared.get))
-    )
+    return Order(tuple(Group((name,)) for name in families.sorted_by(declared.__getitem__)))
 
 
 def _resource_order(places: list[Place]) -> dict[int, set[int]]:

@@ -10,8 +10,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import networkx
-
+from lockmodel.digraph import Digraph
 from lockmodel.expressions import Value
 from lockmodel.program import Family
 from lockmodel.prover.terms import Choice, Former, Literal, SymbolicLock, Visit
@@ -79,20 +78,19 @@ class Orders:
     def find(self, constraints: Iterable[Constraint]) -> Order | None:
         """An order that all `constraints` follow, or None if there is none of this kind."""
         constraints = list(dict.fromkeys(constraints))
-        graph: networkx.DiGraph[str] = networkx.DiGraph()
-        graph.add_edges_from((c.held.family, c.wanted.family) for c in constraints)
-        condensed = networkx.condensation(graph)
-        component_of = condensed.graph["mapping"]
+        graph = Digraph((c.held.family, c.wanted.family) for c in constraints)
+        components = [tuple(sorted(found, key=self._place.__getitem__)) for found in graph.components()]
+        component_of = {name: number for number, members in enumerate(components) for name in members}
+        between = ((component_of[c.held.family], component_of[c.wanted.family]) for c in constraints)
+        condensed = Digraph((edge for edge in between if edge[0] != edge[1]), nodes=range(len(components)))
         inside: dict[int, list[Constraint]] = {}
         for constraint in constraints:
             component = component_of[constraint.held.family]
             if component == component_of[constraint.wanted.family]:
                 inside.setdefault(component, []).append(constraint)
         groups = []
-        for component in networkx.lexicographical_topological_sort(
-            condensed, key=lambda number: min(self._place[name] for name in condensed.nodes[number]["members"])
-        ):
-            members = tuple(sorted(condensed.nodes[component]["members"], key=self._place.__getitem__))
+        for component in condensed.sorted_by(lambda number: self._place[components[number][0]]):
+            members = components[component]
             if component not in inside:
                 groups.append(Group(members))
                 continue
@@ -152,10 +150,9 @@ class Orders:
         """Whether one order of the elements agrees with all loops and steps."""
         if len(index.visits) == 1 and not index.steps:
             return True
-        graph: networkx.DiGraph[object] = networkx.DiGraph()
-        graph.add_edges_from(index.steps)
+        graph: Digraph[Literal] = Digraph(index.steps)
         for name, visit in index.visits:
             elements = [Literal(value, type(value)) for value in self.sets[name]]
-            pairs = itertools.pairwise(elements if visit is Visit.ASCENDING else elements[::-1])
-            graph.add_edges_from(pairs)
-        return networkx.is_directed_acyclic_graph(graph)
+            for before, after in itertools.pairwise(elements if visit is Visit.ASCENDING else elements[::-1]):
+                graph.add_edge(before, after)
+        return not graph.circles()

@@ -10,8 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import networkx
-
+from lockmodel.digraph import Digraph
 from lockmodel.prover.certificate import Harmless, OutOfOrder
 from lockmodel.prover.order import Constraint, Order, Orders
 from lockmodel.prover.points import Points
@@ -45,8 +44,7 @@ def readable(
     if orders.find(core) is None or len(pairs) > MAX_TRIES:
         return Readable(None)
     kept = list(core)
-    families: networkx.DiGraph[str] = networkx.DiGraph()
-    families.add_edges_from((constraint.held.family, constraint.wanted.family) for constraint in core)
+    families: Digraph[str] = Digraph((constraint.held.family, constraint.wanted.family) for constraint in core)
     explain = _Explain(waits, points, possible)
     rest: list[OutOfOrder] = []
     for (held, wanted), every in sorted(pairs.items(), key=lambda item: (-sum(map(len, item[1].values())), item[0])):
@@ -54,7 +52,7 @@ def readable(
         if not constraints:
             continue
         # Two families that close no circle always fit in. The others cost a search for an order.
-        apart = held != wanted and not _leads(families, wanted, held)
+        apart = held != wanted and not families.leads(wanted, held)
         if apart or orders.find([*kept, *constraints]) is not None:
             kept += constraints
             families.add_edge(held, wanted)
@@ -63,10 +61,6 @@ def readable(
         places = [(index, c.held) for c, found in constraints.items() if c not in fixed for index in found]
         rest += explain.all(held, wanted, places)
     return Readable(orders.find(kept), tuple(rest), relevant_only=True)
-
-
-def _leads(graph: networkx.DiGraph[str], start: str, end: str) -> bool:
-    return start in graph and end in graph and bool(networkx.has_path(graph, start, end))
 
 
 class _Explain:

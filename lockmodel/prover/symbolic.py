@@ -18,8 +18,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-import networkx
-
+from lockmodel.digraph import Digraph
 from lockmodel.program import Program
 from lockmodel.prover.certificate import Certificate
 from lockmodel.prover.order import Constraint, Order, Orders
@@ -81,15 +80,13 @@ def _proof(program: Program, points: Points, waits: Waits, *, single: bool) -> C
 
 def _circles(possible: Iterable[Wait]) -> Iterator[list[Wait]]:
     """The waits between points that lie on a common circle, for each set of such points."""
-    graph: networkx.DiGraph[int] = networkx.DiGraph()
+    graph: Digraph[int] = Digraph()
     between: dict[tuple[int, int], list[Wait]] = defaultdict(list)
     for wait in possible:
         graph.add_edge(wait.waiter, wait.holder)
         between[wait.waiter, wait.holder].append(wait)
-    for component in networkx.strongly_connected_components(graph):
-        inside = [wait for edge in graph.subgraph(component).edges for wait in between[edge]]
-        if inside:
-            yield inside
+    for component in graph.circles():
+        yield [wait for edge in graph.edges_within(component) for wait in between[edge]]
 
 
 def _constraints(waits: Waits, group: list[Wait]) -> Iterator[Constraint]:
@@ -100,12 +97,11 @@ def _constraints(waits: Waits, group: list[Wait]) -> Iterator[Constraint]:
     entered: dict[int, set[SymbolicLock]] = defaultdict(set)
     for wait in group:
         entered[wait.holder].add(wait.lock)
-    graph: networkx.DiGraph[tuple[int, SymbolicLock]] = networkx.DiGraph()
+    graph: Digraph[tuple[int, SymbolicLock]] = Digraph()
     for wait in group:
         for lock in in_order(entered[wait.waiter]):
             if waits.possible_through(wait, lock):
                 graph.add_edge((wait.waiter, lock), (wait.holder, wait.lock))
-    for component in networkx.strongly_connected_components(graph):
-        if graph.subgraph(component).number_of_edges():
-            for point, lock in sorted(component, key=lambda node: (node[0], spelled(node[1]))):
-                yield Constraint(lock, waits.points[point].request)
+    for component in graph.circles():
+        for point, lock in sorted(component, key=lambda node: (node[0], spelled(node[1]))):
+            yield Constraint(lock, waits.points[point].request)

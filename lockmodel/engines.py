@@ -4,7 +4,7 @@
 |---|---|---|
 | reference | plain breadth-first search in Python | small systems; whatever the others can't do |
 | rows | all places of the last worker in one operation, in Python | two or three workers: starts at once |
-| dense | one bit for each combination of places, compiled | spaces that fit into memory as bits |
+| dense | one bit for each combination of places, in numpy | spaces that fit into memory as bits |
 | hashed | packed states in an open-addressing table, compiled | larger or thinner spaces, pools, symmetry, partial-order reduction |
 """
 
@@ -26,10 +26,12 @@ from lockmodel.system import System
 
 AUTO = "auto"
 ENGINES = (AUTO, "reference", "rows", "dense", "hashed")
-MAX_ROWS = 20_000
-"""Up to this many rows the row engine is faster than loading a compiled one."""
+MAX_ROWS = 5_000
+"""Up to this many rows the row engine is faster than importing numpy."""
+MAX_QUICK_WORDS = 1 << 21
+"""Up to this many words of 64 combinations the dense engine is asked at once: filling them takes milliseconds."""
 SMALL_STATES = 5_000
-"""What the reference engine searches before a compiled one is loaded."""
+"""What the reference engine searches before an engine with a compiler or a large table is loaded."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,11 @@ class EngineOptions:
     partial_order: bool = False
 
 
-class _NotCompiled(Exception):
-    """numba is missing or broken; the message says so for a person."""
+_LIBRARY = {"dense": "numpy", "hashed": "numba"}
+
+
+class _NotInstalled(Exception):
+    """numpy or numba is missing or broken; the message says so for a person."""
 
 
 def search(
@@ -86,14 +91,17 @@ class _Request:
         return self._run(rows.explore)
 
     def packed(self, engine: str, **reductions: bool) -> Exploration:
-        """Raises _NotCompiled, and the engine's Unsupported."""
+        """Raises _NotInstalled, and the engine's Unsupported."""
         try:
             module = import_module(f"lockmodel.packed.{engine}")
         except ImportError as error:
-            raise _NotCompiled(f"the compiled engines need numba ({error}): pip install 'lockmodel[fast]'") from None
+            library = _LIBRARY[engine]
+            raise _NotInstalled(
+                f"the {engine} engine needs {library} ({error}): pip install 'lockmodel[fast]'"
+            ) from None
         except Exception as error:
             # A numba that does not fit its numpy or its Python fails in many ways, none of them the user's fault.
-            raise _NotCompiled(f"numba does not work here ({type(error).__name__}: {error})") from None
+            raise _NotInstalled(f"{_LIBRARY[engine]} does not work here ({type(error).__name__}: {error})") from None
         return self._run(partial(module.explore, **reductions))
 
     def _run(self, explore: Callable[..., Exploration], limits: Limits | None = None) -> Exploration:
@@ -110,6 +118,9 @@ def _suitable(request: _Request) -> Exploration:
     if rows.supports(request.system) and _row_count(request) <= MAX_ROWS:
         with suppress(Unsupported):
             return request.rows()
+    if _dense_words(request) <= MAX_QUICK_WORDS:
+        with suppress(Unsupported, _NotInstalled):
+            return request.packed("dense")
     most = request.limits.max_states
     small = request.reference(replace(request.limits, max_states=min(SMALL_STATES, most or SMALL_STATES)))
     if small.violation or small.complete or small.stopped != f"reached the limit of {SMALL_STATES:,} states":
@@ -119,7 +130,7 @@ def _suitable(request: _Request) -> Exploration:
         try:
             found = attempt()
             return replace(found, note="; ".join(reasons))
-        except _NotCompiled as error:
+        except _NotInstalled as error:
             reasons[:] = [str(error)]
         except Unsupported:
             continue
@@ -140,6 +151,11 @@ def _row_count(request: _Request) -> int:
     return len(request.system.valuations) * math.prod(len(places) for places in others)
 
 
+def _dense_words(request: _Request) -> int:
+    last = places_of(request.system, request.workers)[-1]
+    return _row_count(request) * (len(last) // 64 + 1)
+
+
 def _forced(request: _Request, engine: str) -> Exploration:
     if engine == "reference":
         return request.reference()
@@ -148,7 +164,7 @@ def _forced(request: _Request, engine: str) -> Exploration:
             raise UsageError("--engine rows can't search systems with pools; use hashed or reference")
     try:
         return request.rows() if engine == "rows" else request.packed(engine)
-    except _NotCompiled as error:
+    except _NotInstalled as error:
         raise UsageError(f"--engine {engine}: {error}") from None
     except Unsupported as error:
         raise UsageError(f"--engine {engine} can't search this system: {error}; use auto") from None
@@ -165,7 +181,7 @@ def _reduced(request: _Request, options: EngineOptions) -> Exploration:
         raise UsageError(message)
     try:
         return request.packed("hashed", symmetry=options.symmetry, partial_order=options.partial_order)
-    except _NotCompiled as error:
+    except _NotInstalled as error:
         raise UsageError(f"--symmetry and --partial-order: {error}") from None
     except Unsupported as error:
         raise UsageError(f"--symmetry and --partial-order can't search this system: {error}") from None

@@ -231,28 +231,40 @@ def test_the_dense_engine_refuses_a_table_that_does_not_fit() -> None:
         dense.explore(system, crew(system, 3), Limits(memory_bytes=1 << 20))
 
 
-def replace_numba(monkeypatch: pytest.MonkeyPatch, other: object) -> None:
-    """Import `other` in numba's place (None: nothing is there), and the compiled engines anew."""
-    monkeypatch.setitem(sys.modules, "numba", other)
+def replace_library(monkeypatch: pytest.MonkeyPatch, library: str, other: object) -> None:
+    """Import `other` in the library's place (None: nothing is there), and the packed engines anew."""
+    monkeypatch.setitem(sys.modules, library, other)
     for name in [name for name in sys.modules if name.startswith("lockmodel.packed.")]:
         monkeypatch.delattr(packed, name.removeprefix("lockmodel.packed."))
         monkeypatch.delitem(sys.modules, name)
 
 
-def test_small_systems_need_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    replace_numba(monkeypatch, None)
+@pytest.mark.parametrize("library", ["numpy", "numba"])
+def test_small_systems_need_no_library(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_library(monkeypatch, library, None)
     system = load("striped.yaml", 3)
     assert search(system, crew(system, 3)).note == ""
 
 
-def test_without_numba_a_large_search_goes_on_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    replace_numba(monkeypatch, None)
+def test_without_numpy_a_large_search_goes_on_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_library(monkeypatch, "numpy", None)
     system = load("awa/storage.yaml", 3)
     found = search(system, crew(system, 3), Limits(max_states=100_000))
-    assert found.engine == "rows" and "numba" in found.note
+    assert found.engine == "rows" and "numpy" in found.note
     assert found.stopped == "reached the limit of 100,000 states"
-    with pytest.raises(UsageError, match="numba"):
+    with pytest.raises(UsageError, match="the dense engine needs numpy"):
         search(system, crew(system, 3), options=EngineOptions("dense"))
+
+
+def test_without_numba_only_the_hashed_engine_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_library(monkeypatch, "numba", None)
+    system = load("awa/storage.yaml", 3)
+    limits = Limits(max_states=20_000)
+    assert search(system, crew(system, 3), limits).engine == "dense"
+    found = search(system, crew(system, 3), replace(limits, memory_bytes=resident_bytes() + (1 << 20)))
+    assert found.engine == "rows" and "the hashed engine needs numba" in found.note
+    with pytest.raises(UsageError, match="needs numba"):
+        search(system, crew(system, 3), options=EngineOptions("hashed"))
 
 
 def test_a_broken_numba_is_no_defect_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,9 +272,10 @@ def test_a_broken_numba_is_no_defect_of_ours(monkeypatch: pytest.MonkeyPatch) ->
         def __getattr__(self, name: str) -> object:
             raise RuntimeError("needs NumPy 1")
 
-    replace_numba(monkeypatch, Broken())
+    replace_library(monkeypatch, "numba", Broken())
     system = load("awa/storage.yaml", 3)
-    found = search(system, crew(system, 3), Limits(max_states=50_000))
+    small = Limits(max_states=20_000, memory_bytes=resident_bytes() + (1 << 20))
+    found = search(system, crew(system, 3), small)
     assert "numba does not work here" in found.note
 
 

@@ -1,4 +1,4 @@
-"""A system and a crew as arrays of small integers: all that the compiled loops know.
+"""A system and a crew as arrays of small integers: all that the packed engines know.
 
 A *place* is a location that a worker can be at (`lockmodel.places`); the places of all kinds of workers have one numbering here. A *wanted set*
 is what an edge requests; whether a place's locks block a wanted set is one look-up.
@@ -176,9 +176,9 @@ class _Builder:
         Such a step may be taken before all others: every deadlock stays reachable. A refusal depends on who holds a lock, so where
         there are refusals, a step that gives up what they ask for is none of these.
         """
-        refused = sorted({
-            self._wanted(item.edge.requests) for kind in self.kinds for out in kind.out for item in out if item.refuses
-        })  # fmt: skip
+        refusals = [item.edge.requests for kind in self.kinds for out in kind.out for item in out if item.refuses]
+        refused = sorted({self._wanted(requests) for requests in refusals})
+        refused_pools = sorted({pool for requests in refusals if (pool := self._pool(requests)) >= 0})
 
         def harmless(item: PlacedEdge, source: int, target: int) -> bool:
             edge = item.edge
@@ -191,6 +191,7 @@ class _Builder:
                 and (conflict[:, target] <= conflict[:, source]).all()
                 and (conflict[refused, target] == conflict[refused, source]).all()
                 and (units[target] <= units[source]).all()
+                and (units[target, refused_pools] == units[source, refused_pools]).all()
             )
 
         return np.array(

@@ -52,7 +52,7 @@ def section(key: str, quick: bool, repetitions: int, say: Callable[[str], None])
     if missing:
         return skipped(key, title, f"{' and '.join(missing)} not found (Debian: apt-get install spin gcc libc6-dev)")
     # The hash table's size as a power of two, and the deepest path of a depth-first search: both to SPIN's advantage.
-    slots, depth = ("-w17", "-m20000") if quick else ("-w24", "-m2000000")
+    slots, depth = ("-w17", "-m20000") if quick else ("-w24", "-m750000")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         run(export(SPEC, "promela", folder / "model.pml", ["--workers", str(workers)]), Path.cwd())

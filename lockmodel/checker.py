@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from lockmodel.errors import SpecError
 from lockmodel.explanation import explain
 from lockmodel.exploration import INTERRUPTED, Exploration, Limits, Progress
 from lockmodel.overrides import Overrides, apply
+from lockmodel.places import places_of
 from lockmodel.program import Program
 from lockmodel.prover import Certificate, Examination, examine, most_states, prove_program, surely_compiles
 from lockmodel.resolver import resolve
@@ -32,6 +34,8 @@ ANY_COUNTS = (2, 3, 4)
 """The numbers of workers that a search tries where the spec says `any`."""
 HOPELESS_STATES = 10**8
 """A search of more states than this is left out if a proof answers for any number of workers."""
+ENDLESS_STATES = 10**10
+"""A search of more is not begun by itself, where the spec says `any` and fewer workers have been searched; only within limits."""
 
 
 def check(
@@ -135,8 +139,13 @@ class _Check:
         if examined.trace is not None and examined.straight and not _has_formulas(self.spec) and not asked:
             return _deadlock(system, examined.trace, ())
         explorations: list[Exploration] = []
+        endless = None
         for count in ANY_COUNTS:
-            explorations.append(self._search(system, crew(system, count)))
+            workers = crew(system, count)
+            if explorations and self._is_endless(system, workers):
+                endless = workers
+                break
+            explorations.append(self._search(system, workers))
             latest = explorations[-1]
             if latest.violation or not latest.complete or (certificate and _settles(certificate, self.spec)):
                 break
@@ -147,8 +156,13 @@ class _Check:
         if certificate is not None and _settles(certificate, self.spec):
             verdict = Verdict(Outcome.HOLDS, certificate.workers)
         else:
-            verdict = Verdict(Outcome.UNDECIDED, reason=_open_reason(explorations, examined))
+            verdict = Verdict(Outcome.UNDECIDED, reason=_open_reason(explorations, examined, endless))
         return _Answer(verdict, system, tuple(explorations), certificate)
+
+    def _is_endless(self, system: System, workers: Crew) -> bool:
+        bounded = self.limits.max_states is not None or self.limits.timeout_seconds is not None
+        places = math.prod(map(len, places_of(system, workers)))
+        return not bounded and len(system.valuations) * places > ENDLESS_STATES
 
     def _fixed(self, system: System, certificate: Certificate | None) -> _Answer:
         """The answer for the number of workers that the spec has."""
@@ -204,14 +218,15 @@ def _deadlock(system: System, trace: Trace, explorations: tuple[Exploration, ...
     return _Answer(verdict, system, explorations, None, trace)
 
 
-def _open_reason(explorations: list[Exploration], examined: Examination) -> str:
+def _open_reason(explorations: list[Exploration], examined: Examination, endless: Crew | None) -> str:
     """Why it is not known for any number of workers."""
     latest = explorations[-1]
     covered = [exploration for exploration in explorations if exploration.complete]
     if not latest.complete:
         return _stopped(latest) + (f"; holds for {how_many(covered[-1].crew)}" if covered else "")
     why = f": {examined.reason}" if examined.reason else ""
-    return f"holds for up to {how_many(latest.crew)}, but is not proved for any number{why}"
+    more = f" ({how_many(endless)} may have too many states: give a --timeout to search them)" if endless else ""
+    return f"holds for up to {how_many(latest.crew)}{more}, but is not proved for any number{why}"
 
 
 def _stopped(exploration: Exploration) -> str:

@@ -33,6 +33,18 @@ class OutOfOrder:
 
 
 @dataclass(frozen=True)
+class Exclusion:
+    """A lock that keeps the `transactions` from being where they would wait in a circle: they hold it in conflicting modes there.
+
+    `cases`: in how many beginnings of circles.
+    """
+
+    lock: str
+    transactions: tuple[str, ...]
+    cases: int
+
+
+@dataclass(frozen=True)
 class Certificate:
     """Why no number of workers can deadlock.
 
@@ -43,7 +55,7 @@ class Certificate:
     may wait for the other.
     `every_size`: whether the proof is for every size of the sets, but for those in `as_declared`.
     `single_roles`: the roles that may have only one worker, as the spec says, for the proof to hold.
-    `refuted`: how many circles of waits were looked at and can't come about; 0 if there are no circles at all.
+    `refuted`: what excludes the circles of waits that were looked at, the most frequent first; empty if there are no circles at all.
     `covers_stall`: whether there can be no global stall either, since every lock is given back at the end of its transaction.
     """
 
@@ -55,7 +67,7 @@ class Certificate:
     every_size: bool = False
     as_declared: tuple[str, ...] = ()
     single_roles: tuple[str, ...] = ()
-    refuted: int = 0
+    refuted: tuple[Exclusion, ...] = ()
     covers_stall: bool = True
 
     @property

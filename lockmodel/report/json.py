@@ -147,7 +147,11 @@ def _certificate(result: CheckResult) -> Json | None:
         "relevant_only": certificate.relevant_only,
         "requests": certificate.requests,
         "waits": certificate.waits,
-        "refuted": certificate.refuted,
+        "refuted": sum(one.cases for one in certificate.refuted),
+        "excluded": [
+            {"lock": one.lock, "transactions": list(one.transactions), "cases": one.cases}
+            for one in certificate.refuted
+        ],
         "every_size": certificate.every_size,
         "as_declared": list(certificate.as_declared),
         "single_roles": list(certificate.single_roles),

@@ -293,22 +293,31 @@ def _crew(workers: Crew) -> str:
     return plural(len(workers), "worker") + (f" ({how_many(workers)})" if 1 < len(roles) <= _SHOWN else "")
 
 
+def _excluded(certificate: Certificate) -> list[str]:
+    """What keeps apart those who look as if they could wait in a circle, one reason a line."""
+    if not certificate.refuted:
+        return []
+    lines = ["What looks like a circle can't come about:"]
+    for one in certificate.refuted[:_SHOWN]:
+        who = listed(one.transactions) if len(one.transactions) > 1 else f"two workers in {one.transactions[0]}"
+        lines.append(f"- {one.lock} keeps {who} apart, who hold it in conflicting modes ({plural(one.cases, 'case')}).")
+    if len(certificate.refuted) > _SHOWN:
+        lines.append(f"- {plural(len(certificate.refuted) - _SHOWN, 'more reason')}, which the JSON report has.")
+    return lines
+
+
 def proved(certificate: Certificate, sets: bool = True) -> list[str]:
     """Why no number of workers can deadlock, one paragraph an entry; `sets`: whether the spec has any."""
     claim = f"No deadlock with {certificate.workers} is proved{_sizes(certificate) if sets else ''}:"
     if not certificate.requests:
         return [f"{claim} nobody ever waits for a lock while holding another one."]
     if certificate.order is None:
-        refuted = (
-            f"; where it looks like one, two of its locks exclude each other ({plural(certificate.refuted, 'case')})"
-        )
         situations = plural(certificate.requests, "way")
         said = (
             f"{claim} there is no single lock order, but of the {situations} to wait for a lock while holding others, "
-            f"each can wait only for certain others ({plural(certificate.waits, 'pair')}), and never in a circle"
-            f"{refuted if certificate.refuted else ''}."
+            f"each can wait only for certain others ({plural(certificate.waits, 'pair')}), and never in a circle."
         )
-        return [said]
+        return [said, *_excluded(certificate)]
     if not certificate.order.groups:
         return [f"{claim} nobody waits for a lock of somebody who waits."]
     order = order_words(certificate.order)

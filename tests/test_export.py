@@ -1,4 +1,4 @@
-"""`lockmodel export` without any other checker: the command, names, and formulas in their exported form."""
+"""`lockmodel export` to Promela and TLA+ without any other checker: the command, names, and formulas in their exported form."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def lockmodel(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[s
 
 
 @pytest.mark.parametrize(("arguments", "line"), [
-    ([DEMO], "say the language: --to promela or --to tla"),
-    ([DEMO, "--to", "promla"], "--to 'promla': did you mean promela? available: promela, tla"),
+    ([DEMO], "say the language: --to promela or --to tla or --to isolation or --to itf or --to dot or --to mermaid or --to graphml"),
+    ([DEMO, "--to", "promla"], "--to 'promla': did you mean promela? available: promela, tla, isolation, itf, dot, mermaid, graphml"),
     ([DEMO, "--to", "tla"], f"{DEMO}:23: there may be any number of workers, and other checkers need a fixed one: --workers 2"),
     ([DEMO, "specs/striped.yaml", "--to", "tla"], "this command takes one spec, not 2: specs/deadlock-demo.yaml, specs/striped.yaml"),
     (["--to", "tla"], "name a spec: a file, a folder, a pattern such as 'specs/*.yaml', or - for standard input"),

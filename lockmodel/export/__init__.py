@@ -1,7 +1,8 @@
-"""Systems in the languages of other checkers, so that nobody has to take our word.
+"""Systems, traces and graphs in the languages of other tools, so that nobody has to take our word.
 
-One language a module. Each takes a compiled system and a fixed crew of workers, and is exact: the other checker finds the states,
-transitions and verdicts that our engines find.
+One language a module. `export` writes a system for another checker: it takes a compiled system and a fixed crew of workers, and is exact,
+the other checker finds the states, transitions and verdicts that our engines find. `isolation` writes a trace for Postgres's own
+isolationtester, `graph_files` the graphs. The Informal Trace Format is read as well as written, in `lockmodel.report.itf`.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from lockmodel.errors import UsageError
 from lockmodel.semantics import Crew
 from lockmodel.system import System
 
 PROMELA = "promela"
 TLA = "tla"
 FORMATS = (PROMELA, TLA)
+"""What `export` writes."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ def export(form: str, system: System, workers: Crew, source: str, name: str | No
 
     `name` is what its file is called, without the suffix; None: after the system. Raises UsageError for what that language can't say.
     """
+    if system.no_stall:
+        raise UsageError(f"--to {form} knows no queues, so it can't ask for `no stall`; leave that out of the spec")
     if form == PROMELA:
         from lockmodel.export.promela import promela
 

@@ -1,6 +1,7 @@
 """Reads a trace back from a JSON report, and believes nothing of it but the spec's text; writes one that was stepped by hand.
 
-The spec is compiled again and the trace walked again, so what comes back is as sound as a trace that was just found.
+The spec is compiled again and the trace walked again, so what comes back is as sound as a trace that was just found. Where the spec
+is given, not even its text is taken from the file, which may then be a trace in the Informal Trace Format, too.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from lockmodel.errors import LockmodelError, one_line, quote, suggestion
 from lockmodel.explanation import explain
 from lockmodel.overrides import Overrides, apply
 from lockmodel.parser import parse
-from lockmodel.properties import evaluators
-from lockmodel.report.json import FORMAT, Json, report
+from lockmodel.properties import broken_property, evaluators
+from lockmodel.report import itf
+from lockmodel.report.json import FORMAT, Json, overrides_of, report
 from lockmodel.semantics import MAX_CREW, Action, Crew, Semantics, State, crew
 from lockmodel.spec import Spec
 from lockmodel.stepping import Model
-from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, System
+from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, NO_STALL, System
 from lockmodel.trace import Trace
 from lockmodel.verdict import CheckResult, Outcome, Verdict, compare
 
@@ -62,6 +64,44 @@ def read_trace(
     return _Reader(file).read(text, spec, deadlock)
 
 
+def read_trace_of(
+    spec: Spec, text: str, file: str, overrides: Overrides | None = None, *, deadlock: int | None = None
+) -> LoadedTrace:
+    """The trace of `spec` in `text`: a JSON report that has one of this spec, or a trace in the Informal Trace Format.
+
+    `overrides` of the command line are applied to `spec`; if there are none, those that the file names are. `deadlock` is as in `read_trace`.
+    Raises a LockmodelError that says in one line what is wrong.
+    """
+    reader = _Reader(file)
+    document = reader.json(text)
+    result = reader.itf_result(document) if itf.is_itf(document) else reader.result_of(spec, reader.results(document))
+    if deadlock is not None and itf.is_itf(document):
+        raise reader.error("it has one trace; a deadlock can be chosen in a JSON report of check --all")
+    if overrides is None or overrides == Overrides():
+        told = result.get("overrides")
+        overrides = Overrides() if told is None else reader.overrides(told)
+    spec = apply(spec, overrides)
+    try:
+        return reader.trace_in(spec, overrides, compile_spec(spec), result, deadlock)
+    except (TraceFileError, itf.ItfError) as error:
+        if result.get("sha256") in (None, _sha256(spec.source.text)):
+            raise
+        message = str(error).removeprefix(f"{file}: ")
+        raise TraceFileError(
+            file, f"{message} (it was written for another text of the spec than {spec.source.file} has)"
+        ) from None
+
+
+def write_itf(spec: Spec, overrides: Overrides, system: System, trace: Trace, violated: str | None) -> str:
+    """`trace` of `spec` (with `overrides` applied) in the Informal Trace Format, which `read_trace_of` and `lockmodel replay --trace` take."""
+    about = {
+        "description": f"lockmodel: {'a schedule' if violated is None else f'violates {violated}'}",
+        "source": spec.source.file,
+        "sha256": _sha256(spec.source.text),
+    }
+    return itf.itf(system, trace, about, overrides_of(overrides))
+
+
 def write_trace(model: Model, trace: Trace) -> str:
     """A JSON report with `trace`, which `read_trace` and `lockmodel replay` take.
 
@@ -95,14 +135,21 @@ class _Reader:
         return TraceFileError(self.file, message)
 
     def read(self, text: str, wanted: str | None, deadlock: int | None = None) -> LoadedTrace:
-        result = self._choose(self._document(text), wanted)
+        result = self._choose(self.results(self.json(text)), wanted)
         source = self._field(result, "spec", str, "the result")
-        if hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest() != result.get("sha256"):
+        if _sha256(source) != result.get("sha256"):
             raise self.error("the sha256 is not that of the spec's text; one of them was edited")
         name = str(result.get("file", "<spec>"))
-        overrides = self._overrides(self._field(result, "overrides", dict, "the result"))
+        overrides = self.overrides(self._field(result, "overrides", dict, "the result"))
         spec = apply(parse(source, name), overrides)
-        system = compile_spec(spec)
+        return self.trace_in(spec, overrides, compile_spec(spec), result, deadlock)
+
+    def trace_in(
+        self, spec: Spec, overrides: Overrides, system: System, result: Json, deadlock: int | None
+    ) -> LoadedTrace:
+        """The trace in a result of a report, as one of `system`, which is `spec` (overrides applied) compiled."""
+        if "itf" in result:
+            return self._itf_trace(spec, overrides, system, result["itf"])
         holder, violated = result, result.get("violated")
         if deadlock is not None:
             holder, violated = self._deadlock(result, deadlock), NO_DEADLOCK
@@ -110,13 +157,36 @@ class _Reader:
         self._check_violation(system, trace, violated)
         return LoadedTrace(spec, overrides, system, trace, violated)
 
-    def _document(self, text: str) -> list[Json]:
+    def itf_result(self, document: Json) -> Json:
+        """A trace in the Informal Trace Format as if it stood in a report: under `itf`, with what its `#meta` tells."""
+        about = document.get("#meta")
+        about = about if isinstance(about, dict) else {}
+        return {"itf": document, "overrides": about.get("overrides"), "sha256": about.get("sha256")}
+
+    def _itf_trace(self, spec: Spec, overrides: Overrides, system: System, document: Json) -> LoadedTrace:
+        workers = self._named_crew(system, itf.workers_of(document, self.file))
+        trace = itf.trace_of(document, system, workers, self.file, MAX_STEPS)
+        semantics = Semantics(system, workers)
+        violated = broken_property(semantics, evaluators(semantics), trace.last)
+        return LoadedTrace(spec, overrides, system, trace, violated)
+
+    def json(self, text: str) -> Any:
+        """What the file has in it."""
         try:
-            document = json.loads(text)
+            return json.loads(text)
         except json.JSONDecodeError as error:
             raise self.error(f"not JSON: line {error.lineno}: {error.msg}") from None
         except (RecursionError, ValueError) as error:
             raise self.error(f"not a report of lockmodel check: {error}") from None
+
+    def results(self, document: Any) -> list[Json]:
+        """The results in a report, or in a list of reports, which `simulate` writes of several specs."""
+        if isinstance(document, list) and document:
+            return [result for one in document for result in self.results(one)]
+        if itf.is_itf(document):
+            raise self.error(
+                "it is a trace in the Informal Trace Format, without its spec: lockmodel replay SPEC --trace FILE"
+            )
         if not isinstance(document, dict) or "lockmodel" not in document or "results" not in document:
             raise self.error("not a report of lockmodel check --format json")
         if document.get("format") != FORMAT:
@@ -125,6 +195,11 @@ class _Reader:
         if not all(isinstance(result, dict) for result in results):
             raise self.error("each of its results must be an object")
         return results
+
+    def result_of(self, spec: Spec, results: list[Json]) -> Json:
+        """The result that is about `spec`, by its file or else by its name."""
+        files = [result.get("file") for result in results]
+        return self._choose(results, spec.source.file if spec.source.file in files else spec.name)
 
     def _choose(self, results: list[Json], wanted: str | None) -> Json:
         if wanted is not None:
@@ -151,7 +226,10 @@ class _Reader:
             raise self.error(f"it has no deadlock {number}; it has {len(groups)}")
         return groups[number - 1]
 
-    def _overrides(self, data: Json) -> Overrides:
+    def overrides(self, data: Json) -> Overrides:
+        """Checked as far as `apply` does not."""
+        if not isinstance(data, dict):
+            raise self.error("its overrides must be an object")
         sets = self._field(data, "sets", dict, "overrides")
         workers = data.get("workers")
         for name, value in sets.items():
@@ -190,6 +268,16 @@ class _Reader:
             raise self.error("the workers of the trace are not those of its spec")
         return expected
 
+    def _named_crew(self, system: System, names: tuple[str, ...]) -> Crew:
+        """The workers as the spec makes them, if they are called `names`."""
+        open_roles = {role.name for role in system.roles if role.count is None}
+        counts = [sum(name.rpartition(" ")[0] == role for name in names) for role in open_roles]
+        expected = crew(system, max(1, min(max(counts, default=1), MAX_CREW)))
+        if sorted(expected.names) != sorted(names):
+            told, wanted = (", ".join(some[:6]) for some in (names, expected.names))
+            raise self.error(f"the workers of the trace are not those of its spec: {told}, not {wanted}")
+        return expected
+
     def _action(self, semantics: Semantics, state: State, number: int, step: object) -> Action:
         if not isinstance(step, dict):
             raise self.error(f"step {number} must be an object")
@@ -219,6 +307,8 @@ class _Reader:
             found = bool(semantics.stuck(trace.last, waiting))
         elif violated == NO_GLOBAL_STALL:
             found = system.no_global_stall and semantics.stalled(trace.last, waiting)
+        elif violated == NO_STALL:
+            found = system.no_stall and bool(semantics.delayed(trace.last))
         else:
             named = [evaluator for evaluator in evaluators(semantics) if evaluator.property.name == violated]
             found = any(evaluator.violated(trace.last, waiting) for evaluator in named)
@@ -236,6 +326,10 @@ class _Reader:
         if not isinstance(data.get(key), kind):
             raise self.error(f"{owner} lacks {quote(key)}, or it is of another type")
         return data[key]
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _is_value(value: object) -> bool:

@@ -15,7 +15,7 @@ from test_cli import lockmodel as command
 import lockmodel
 from lockmodel.overrides import Overrides
 from lockmodel.report import html
-from lockmodel.report.html import tables
+from lockmodel.report.html import document, tables
 from lockmodel.stepping import model
 
 ROOT = Path(__file__).parent.parent
@@ -92,7 +92,7 @@ def test_what_a_spec_says_stays_text() -> None:
 
 def test_half_a_character_is_written_as_a_question_mark() -> None:
     """A file in UTF-8 has no halves of surrogate pairs, and the report must still be written."""
-    assert html.embedded({"a": "\ud800"}) == '{"a":"\\ud800"}'
+    assert document.embedded({"a": "\ud800"}) == '{"a":"\\ud800"}'
 
 
 def test_the_verdict_and_the_steps_are_there_without_a_script() -> None:

@@ -40,7 +40,7 @@ function drawGraph(nodes, edges, summary) {
   });
   const name = `arrow-${++markers}`;
   const arrow = (id, kind) =>
-    shape("marker", { id, viewBox: "0 0 10 10", refX: 9, refY: 5, markerWidth: 8, markerHeight: 8, orient: "auto-start-reverse", class: kind },
+    shape("marker", { id, viewBox: "0 0 10 10", refX: 9, refY: 5, markerUnits: "userSpaceOnUse", markerWidth: 12, markerHeight: 12, orient: "auto-start-reverse", class: kind },
       shape("path", { d: "M0 0 10 5 0 10z" }));
   picture.append(shape("defs", {}, arrow(name, "arrow"), arrow(`${name}-marked`, "arrow marked")));
   const pairs = new Set(edges.map((edge) => JSON.stringify([edge.from, edge.to])));
@@ -48,7 +48,7 @@ function drawGraph(nodes, edges, summary) {
   for (const { edge, points } of plan.edges) {
     const both = edge.from !== edge.to && pairs.has(JSON.stringify([edge.to, edge.from]));
     const { path, middle } = route(points, nodeHeight, edge.from === edge.to, both ? 22 : 0);
-    const kind = ["edge", edge.marked ? "marked" : "", edge.weak ? "weak" : ""].join(" ").trim();
+    const kind = ["edge", edge.marked ? "marked" : "", edge.weak ? "weak" : "", edge.thick ? "thick" : ""].join(" ").trim();
     const line = shape("path", { d: path, class: kind, "marker-end": `url(#${name}${edge.marked ? "-marked" : ""})`,
       "marker-start": edge.both ? `url(#${name}${edge.marked ? "-marked" : ""})` : undefined });
     picture.append(shape("g", {}, shape("title", {}, edge.title || ""), line));

@@ -4,9 +4,11 @@ const SHOWN_LANES = 8;
 const SHOWN_ACTIONS = 60;
 const SHOWN_STRIPS = 8;
 const MOST_STATES = 20000;
-const [MOST_NODES, EDGES_A_NODE] = [40, 1.6];
 
-const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+const NO_SOURCE = "This is the replay of a scenario: for files with other schedules, check its spec with --html.";
+const NO_SCENARIO = "A scenario can't give a number of workers to a single role, as --workers did here; s downloads the schedule as JSON.";
+
+const assignments = (values) => values.map(([name, value]) => `${name} = ${value}`).join(", ");
 
 /* Steps one model by hand, in `root`. A schedule is its steps ({worker, edge}), the states between them, and the place where one is. */
 class Explorer {
@@ -15,6 +17,7 @@ class Explorer {
     const families = [...new Set(this.model.resources.map((resource) => resource.family))];
     this.colour = new Map(families.map((family, number) => [family, `var(--lock-${number % 8})`]));
     this.families = new Map();
+    this.formulas = createFormulas(this.model);
     this.onmove = () => {};
     this.build();
     this.load(result.steps.map(([worker, edge]) => ({ worker, edge })));
@@ -100,6 +103,15 @@ class Explorer {
     this.moved();
   }
 
+  /* Show a step of the schedule found, and bring it into sight. */
+  goTo(step) {
+    const found = this.result.steps.map(([worker, edge]) => ({ worker, edge }));
+    const same = found.length === this.steps.length && found.every((one, number) => one.worker === this.steps[number].worker && one.edge === this.steps[number].edge);
+    if (!same) this.load(found);
+    this.jump(step);
+    this.root.scrollIntoView({ block: "nearest" });
+  }
+
   moved() {
     this.refresh();
     this.say(`Step ${this.at} of ${this.steps.length}. ${this.summary()}`);
@@ -120,28 +132,32 @@ class Explorer {
     this.say(possible ? `The schedule of the link, ${plural(this.at, "step")}.` : `The link is of another model: its step ${this.at + 1} is not possible.`);
   }
 
-  /* The schedule up to here as a report that `lockmodel replay` takes. */
-  report() {
-    const { model } = this;
-    const plain = (state) => ({ locations: state.locations, valuation: state.valuation });
-    const steps = this.steps.slice(0, this.at).map((step, number) => {
-      const edge = model.location(this.states[number], step.worker).edges[step.edge];
-      return { number: number + 1, worker: step.worker, action: edge.action, label: edge.label, edge: step.edge, after: plain(this.states[number + 1]) };
-    });
-    const violated = this.violated();
-    const reason = violated === null ? "a schedule that was stepped by hand" : "";
-    const trace = { workers: model.workers.map(({ name, role }) => ({ name, role })), initial: plain(model.initial), steps };
-    const result = { ...this.result.source, verdict: violated === null ? "UNDECIDED" : "VIOLATED", violated, reason, trace };
-    return `${JSON.stringify({ lockmodel: this.version, format: 1, results: [result], errors: [], unchecked: [] }, null, 1)}\n`;
+  /* The schedule up to here, for a file. */
+  get schedule() {
+    const { model, version } = this;
+    return { model, version, source: this.result.source, steps: this.steps.slice(0, this.at), states: this.states.slice(0, this.at + 1), violated: this.violated() };
   }
 
-  violated() {
-    const waits = this.model.waiting(this.state);
-    if (this.model.stuck(this.state, waits).size) return "no deadlock";
-    if (this.model.tables.stall && this.model.stalled(this.state, waits)) return "no global stall";
-    // Formulas are not evaluated here; that the trace of the check violates one at its end is known.
-    const found = this.result.steps.map((step) => step.join(".")).join("-");
-    return this.result.violated && found && this.fragment === found ? this.result.violated : null;
+  report() {
+    return reportOf(this.schedule);
+  }
+
+  scenario() {
+    return scenarioOf(this.schedule);
+  }
+
+  /* Who waits only because of a queue, where the spec asks for that. */
+  delayed(state = this.state) {
+    return this.model.tables.queues ? this.model.delayed(state) : new Map();
+  }
+
+  /* The first property that the state violates: a deadlock comes first, then stalls, then the formulas. */
+  violated(state = this.state) {
+    const waits = this.model.waiting(state);
+    if (this.model.stuck(state, waits).size) return "no deadlock";
+    if (this.model.tables.stall && this.model.stalled(state, waits)) return "no global stall";
+    if (this.delayed(state).size) return "no stall";
+    return this.formulas(state, waits).find((one) => one.broken)?.property.name ?? null;
   }
 
   // The page
@@ -158,7 +174,8 @@ class Explorer {
       found ? button("Schedule found", "t", () => this.foundTrace(), "Load the schedule that the check found") : null,
       button("Deadlocks from here", "d", () => this.search(), "Search for deadlocks that can be reached from here"),
       button("Copy link", "l", () => this.copyLink(), "Copy a link to this schedule"),
-      button("Download", "s", () => this.download(), "Download the schedule for lockmodel replay"));
+      this.result.source ? button("Download", "s", () => this.download(), "Download the schedule for lockmodel replay and explore") : null,
+      this.result.source?.scenario ? button("Scenario", "y", () => this.downloadScenario(), "Download the schedule as a scenario for lockmodel replay") : null);
     this.status = element("p", { class: "status", role: "status", "aria-live": "polite" });
     this.table = element("table", { class: "lanes" });
     this.scroller = element("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": "Schedule: a column for each worker, time goes down" }, this.table);
@@ -166,6 +183,7 @@ class Explorer {
     this.filter = element("input", { type: "search", placeholder: "Filter", "aria-label": "Show only actions with these words" });
     this.filter.addEventListener("input", () => this.drawActions());
     this.workers = element("ul", { class: "workers" });
+    this.properties = element("div", { class: "properties" });
     this.found = element("div", { class: "found" });
     this.waits = element("div");
     this.order = element("div");
@@ -178,11 +196,11 @@ class Explorer {
         element("div", { class: "schedule" }, this.scroller, legend),
         element("div", { class: "side" },
           element("h4", {}, "What can happen next"), this.filter, this.actions, this.found,
-          element("h4", {}, "Now"), this.workers)),
+          element("h4", {}, "Now"), this.workers, this.properties)),
       element("div", { class: "graphs" },
         element("section", {}, element("h4", {}, "Who waits for whom"), this.waits),
         element("section", {}, element("h4", {}, "Lock order"), this.order)),
-      element("p", { class: "note keys" }, "Keys: ← undo, → redo, Home, End, 1 to 9 an action, d deadlocks from here, t the schedule found, l link, s download."));
+      element("p", { class: "note keys" }, "Keys: ← undo, → redo, Home, End, 1 to 9 an action, d deadlocks from here, t the schedule found, l link, s download, y scenario."));
     this.drawOrder();
   }
 
@@ -193,6 +211,13 @@ class Explorer {
   summary() {
     const stuck = this.model.stuck(this.state).size;
     const waiting = this.model.waiting(this.state).size;
+    const broken = this.formulas(this.state).filter((one) => one.broken).map((one) => one.property.name);
+    const violates = broken.length ? ` Violates ${broken.join(", ")}.` : "";
+    const delayed = this.delayed().size;
+    return this.blocked(stuck, waiting) + (delayed ? ` Stall: ${plural(delayed, "worker")} held up by a queue.` : "") + violates;
+  }
+
+  blocked(stuck, waiting) {
     if (stuck) return `Deadlock: ${plural(stuck, "worker")} can never go on.`;
     return waiting ? `${plural(waiting, "worker")} waiting.` : "Nobody waits.";
   }
@@ -216,6 +241,8 @@ class Explorer {
     const state = this.states[step];
     const waits = this.model.waiting(state);
     const before = step ? this.model.waiting(this.states[step - 1]) : new Map();
+    const delayed = this.delayed(state);
+    const delayedBefore = step ? this.delayed(this.states[step - 1]) : new Map();
     const taken = this.steps[step - 1];
     const go = element("button", { type: "button", onclick: () => this.jump(step), "aria-label": `Go to step ${step}` }, String(step));
     const cells = this.lanes.map((worker) => {
@@ -226,21 +253,27 @@ class Explorer {
         const edge = this.model.location(this.states[step - 1], worker).edges[taken.edge];
         cell.append(element("span", { class: "does" }, edge.says));
       }
-      if (waits.has(worker)) {
+      if (waits.has(worker) || delayed.has(worker)) {
         cell.classList.add("waits");
         const acted = taken && taken.worker === worker;
-        if (acted || !before.has(worker)) cell.append(element("span", { class: "wait" }, this.waitText(state, worker, waits)));
+        if (acted || !(before.has(worker) || delayedBefore.has(worker))) cell.append(element("span", { class: "wait" }, this.waitText(state, worker, waits)));
       }
       return cell;
     });
     if (!step) cells[0]?.append(element("span", { class: "does" }, "all are idle"));
+    const broken = this.formulas(state, waits).filter((one) => one.broken).map((one) => one.property.name);
+    if (broken.length) {
+      go.prepend(element("span", { class: "broken", "aria-hidden": "true" }, "✗ "));
+      go.setAttribute("aria-label", `Go to step ${step}, which violates ${broken.join(", ")}`);
+      go.title = `violates ${broken.join(", ")}`;
+    }
     return element("tr", {}, element("th", { scope: "row" }, go), ...cells);
   }
 
   waitText(state, worker, waits) {
     const request = this.model.location(state, worker).request;
-    const names = waits.get(worker).map((other) => this.model.workers[other].name);
-    return `waits for ${this.model.lockName(request)}, held by ${names.slice(0, 3).join(", ")}${names.length > 3 ? ` and ${names.length - 3} more` : ""}`;
+    const names = (waits.get(worker) || this.delayed(state).get(worker)).map((other) => this.model.workers[other].name);
+    return `waits for ${this.model.lockName(request)}, ${waits.has(worker) ? "held by" : "in the queue behind"} ${names.slice(0, 3).join(", ")}${names.length > 3 ? ` and ${names.length - 3} more` : ""}`;
   }
 
   /* The locks held as strips at the left of a cell. */
@@ -270,6 +303,7 @@ class Explorer {
     this.found.replaceChildren();
     this.drawActions();
     this.drawWorkers();
+    this.drawProperties();
     this.drawWaits();
   }
 
@@ -312,88 +346,47 @@ class Explorer {
     const { model, state } = this;
     const waits = model.waiting(state);
     const stuck = model.stuck(state, waits);
+    const delayed = this.delayed();
     const items = model.workers.flatMap((worker, number) => {
       const here = model.location(state, number);
       const held = model.held(state, number);
       if (model.workers.length > SHOWN_LANES && here.status === "idle" && !held.length) return [];
       const what = here.transaction && here.status === "running" ? `runs ${here.transaction}` : here.status;
       const locks = held.map((lock) => element("li", {}, element("span", { class: "swatch", style: `background: ${this.colour.get(model.resources[lock[0]].family)}` }), model.lockName(lock)));
-      return [element("li", { class: stuck.has(number) ? "stuck" : waits.has(number) ? "waiting" : "" },
+      return [element("li", { class: stuck.has(number) ? "stuck" : waits.has(number) || delayed.has(number) ? "waiting" : "" },
         element("strong", {}, worker.name), ` ${what}`, stuck.has(number) ? element("em", {}, " can never go on") : null,
+        here.local ? element("div", { class: "note" }, assignments(Object.entries(here.local))) : null,
         locks.length ? element("ul", { class: "locks", "aria-label": `${worker.name} holds` }, ...locks) : null,
-        waits.has(number) ? element("div", { class: "wait" }, this.waitText(state, number, waits)) : null)];
+        waits.has(number) || delayed.has(number) ? element("div", { class: "wait" }, this.waitText(state, number, waits)) : null)];
     });
-    const variables = model.tables.variables.map((name, number) => `${name} = ${model.tables.valuations[state.valuation][number]}`);
-    if (variables.length) items.push(element("li", {}, variables.join(", ")));
+    const { variables, valuations } = model.tables;
+    if (variables.length) items.push(element("li", {}, assignments(variables.map((name, number) => [name, valuations[state.valuation][number]]))));
     if (!items.length) items.push(element("li", {}, "All workers are idle."));
     this.workers.replaceChildren(...items);
   }
 
-  drawWaits() {
-    const { model, state } = this;
-    const waits = model.waiting(state);
-    if (!waits.size) {
-      this.waits.replaceChildren(element("p", { class: "note" }, "Nobody waits."));
-      return;
-    }
-    const circle = model.cycle(state, waits);
-    const follows = (from, to) => circle.some((worker, number) => worker === from && circle[(number + 1) % circle.length] === to);
-    const ids = new Set([...waits.keys(), ...[...waits.values()].flat()]);
-    const nodes = [...ids].sort((a, b) => a - b).map((id) => {
-      const here = model.location(state, id);
-      return { id, label: model.workers[id].name, lines: [here.transaction || here.status], marked: circle.includes(id) };
+  /* The `never` and `always` formulas, and whether each is kept here. */
+  drawProperties() {
+    const items = this.formulas(this.state).map(({ property, broken, fault }) => {
+      const verdict = fault !== undefined ? `can't be told: ${fault}` : broken ? "violated" : "kept";
+      const mark = fault !== undefined ? "?" : broken ? "✗" : "✓";
+      return element("li", { class: fault !== undefined ? "" : broken ? "broken" : "kept" },
+        element("span", { class: "mark", "aria-hidden": "true" }, mark), element("strong", {}, property.name), ` ${verdict}`,
+        element("div", {}, `${property.always ? "always" : "never"}: `, element("code", {}, property.formula)));
     });
-    const edges = [...waits].flatMap(([from, others]) => others.map((to) => {
-      const wanted = model.lockName(model.location(state, from).request);
-      return { from, to, label: model.resources[model.location(state, from).request[0]].name, marked: follows(from, to), title: `${model.workers[from].name} waits for ${wanted}, which ${model.workers[to].name} holds` };
-    }));
-    const summary = edges.slice(0, 30).map((edge) => edge.title).join("; ");
-    this.waits.replaceChildren(drawGraph(nodes, edges, `Who waits for whom: ${summary}`),
-      element("p", { class: "note" }, circle.length ? "Red: the circle of waits. None of its workers can ever go on." : "No circle: everybody can go on once those in their way have."));
+    this.properties.replaceChildren(...(items.length ? [element("h4", {}, "Formulas here"), element("ul", {}, ...items)] : []));
+  }
+
+  drawWaits() {
+    this.waits.replaceChildren(...waitsPicture(this.model, this.state, this.delayed()));
   }
 
   drawOrder(by) {
-    const { orders } = this.result;
-    const prepared = Object.fromEntries(Object.entries(orders).map(([name, graph]) => [name, paired(reduced(graph.nodes, withCircles(graph.nodes, graph.edges)))]));
-    const readable = orders.resource && orders.resource.nodes.length <= MOST_NODES && prepared.resource.length <= EDGES_A_NODE * orders.resource.nodes.length;
-    const shown = by || (readable ? "resource" : "family");
-    const graph = orders[shown];
-    const parts = [];
-    if (orders.resource && orders.resource.nodes.length !== orders.family.nodes.length) {
-      const choose = element("select", { "aria-label": "Draw the lock order by" },
-        ...["resource", "family"].map((name) => element("option", { value: name, selected: name === shown }, `by ${name}`)));
-      choose.addEventListener("change", () => {
-        this.drawOrder(choose.value);
-        this.order.querySelector("select").focus();
-      });
-      parts.push(choose);
-    }
-    if (!graph.edges.length) parts.push(element("p", { class: "note" }, "Nobody asks for a lock while holding another one."));
-    else {
-      const tell = (edge) => `${edge.transactions.join(", ")}: ${edge.modes.slice(0, 4).map(([held, wanted]) => `holds ${edge.from} ${held}, asks for ${edge.to} ${wanted}`).join("; ")}${edge.lines.length ? ` (${edge.lines.join(", ")})` : ""}`;
-      const edges = prepared[shown].map((edge) => ({
-        from: edge.from, to: edge.to, both: edge.both, marked: edge.from === edge.to ? this.loops(shown, edge.from) : edge.circular,
-        weak: !edge.waits && !edge.back?.waits, title: edge.both ? `${tell(edge)}\n${tell(edge.back)}` : tell(edge),
-      }));
-      const said = edges.slice(0, 40).map((edge) => `${edge.from} ${edge.both ? "before and after" : "before"} ${edge.to}`).join(", ");
-      const left = graph.edges.length - edges.length - edges.filter((edge) => edge.both).length;
-      const notes = ["An arrow goes from what is held to what is asked for."];
-      if (left) notes.push(`${plural(left, "arrow")} that a longer way implies ${left === 1 ? "is" : "are"} left out.`);
-      if (edges.some((edge) => edge.marked)) notes.push("Red: on a circle, without which there is no deadlock. A circle can be harmless; the verdict says.");
-      if (shown === "family" && edges.some((edge) => edge.from === edge.to)) notes.push("A loop: one of the family is held while another is asked for, or a stronger mode of it.");
-      if (edges.some((edge) => edge.weak)) notes.push("Dashed: requests that never wait.");
-      parts.push(drawGraph(graph.nodes.map((id) => ({ id, label: id })), edges, `Lock order: ${said}`), element("p", { class: "note" }, notes.join(" ")));
-    }
-    this.order.replaceChildren(...parts);
-  }
-
-  /* Whether an edge from a node to itself is a circle: of a resource always; of a family if two of its members are on one. */
-  loops(by, name) {
-    if (by === "resource") return true;
-    const { resource } = this.result.orders;
-    const family = new Map(this.model.resources.map((one) => [one.name, one.family]));
-    const within = (resource ? withCircles(resource.nodes, resource.edges) : []).filter((edge) => family.get(edge.from) === name && family.get(edge.to) === name);
-    return within.some((edge) => edge.circular);
+    const again = (name) => {
+      this.drawOrder(name);
+      this.order.querySelector("select").focus();
+    };
+    this.order.replaceChildren(...orderPicture(this.model, this.result.orders, by, again));
   }
 
   // What the buttons do
@@ -440,9 +433,19 @@ class Explorer {
   }
 
   download() {
-    const link = URL.createObjectURL(new Blob([this.report()], { type: "application/json" }));
+    if (!this.result.source) return this.say(NO_SOURCE);
+    this.save(this.report(), "json", "application/json");
+  }
+
+  downloadScenario() {
+    if (!this.result.source?.scenario) return this.say(this.result.source ? NO_SCENARIO : NO_SOURCE);
+    this.save(this.scenario(), "yaml", "application/yaml");
+  }
+
+  save(text, suffix, type) {
+    const link = URL.createObjectURL(new Blob([text], { type }));
     const name = this.result.source.name.replace(/[^\w.-]+/g, "-") || "schedule";
-    const anchor = element("a", { href: link, download: `${name}-schedule.json` });
+    const anchor = element("a", { href: link, download: `${name}-schedule.${suffix}` });
     anchor.click();
     setTimeout(() => URL.revokeObjectURL(link), 1000);
     this.say(`Replay it: lockmodel replay ${anchor.download}`);
@@ -458,6 +461,7 @@ class Explorer {
       t: () => this.result.steps.length && this.foundTrace(),
       l: () => this.copyLink(),
       s: () => this.download(),
+      y: () => this.downloadScenario(),
     };
     const action = /^[1-9]$/.test(event.key) ? this.numbered[Number(event.key) - 1] : undefined;
     if (action) this.take(action);

@@ -76,6 +76,34 @@ function createModel(tables) {
     return running.length > 0 && running.every((worker) => waits.has(worker));
   }
 
+  /* Each worker that waits only because of a queue, with those ahead of it who wait without end. */
+  function delayed(state) {
+    const queued = workers.map((_, worker) => worker).filter((worker) => location(state, worker).queues);
+    const request = (worker) => location(state, worker).request;
+    const inTheWay = new Map(queued.map((worker) => [worker, blockers(state, worker, request(worker))]));
+    const result = new Map();
+    for (const worker of queued) {
+      if (inTheWay.get(worker).length) continue;
+      const ahead = queued.filter((other) => {
+        const others = inTheWay.get(other);
+        return others.length && !others.includes(worker) && location(state, other).endless && conflicts(request(other), request(worker));
+      });
+      if (ahead.length) result.set(worker, ahead);
+    }
+    return result;
+  }
+
+  /* The stall: who holds others up first, and whether Postgres lets these past after deadlock_timeout, since its holder waits for one of them. */
+  function stall(state, waits = waiting(state)) {
+    const behind = delayed(state);
+    if (!behind.size || stuck(state, waits).size) return null;
+    const waiter = Math.min(...[...behind.values()].map((ahead) => ahead[0]));
+    const heldUp = [...behind].filter(([, ahead]) => ahead.includes(waiter)).map(([worker]) => worker);
+    const seen = new Set(waits.get(waiter));
+    for (const worker of seen) for (const other of waits.get(worker) || []) seen.add(other);
+    return { waiter, heldUp, rearranged: heldUp.some((worker) => seen.has(worker)) };
+  }
+
   function allows(edge, valuation) {
     if (edge.guard === undefined) return true;
     if (!guards.has(edge.guard)) guards.set(edge.guard, new Set(lists[edge.guard]));
@@ -195,5 +223,5 @@ function createModel(tables) {
     }
   }
 
-  return { tables, workers, resources, initial, location, held, key, lockName, conflicts, blockers, waiting, stuck, stalled, actions, after, cycle, then, deadlocksAhead };
+  return { tables, workers, resources, initial, location, held, key, lockName, conflicts, blockers, waiting, stuck, stalled, delayed, stall, actions, after, cycle, then, deadlocksAhead };
 }

@@ -29,12 +29,27 @@ page.open = () => {
   const match = /^#result-(\d+)(?:\/(\w+)\/([\d.-]*))?$/.exec(window.location.hash);
   if (!match) return;
   const number = Number(match[1]);
+  const article = document.getElementById(`result-${number}`);
+  if (!article) return;
+  article.querySelectorAll(":scope > details:first-of-type").forEach((one) => (one.open = true));
   const explorer = page.explorer(number);
   page.active = number;
   if (!explorer || match[2] === undefined) return;
   if (match[2] !== page.data.results[number].digest) explorer.say("The link is of another version of this spec, so it is not followed.");
   else explorer.open(match[3]);
-  document.getElementById(`result-${number}`).scrollIntoView();
+  article.scrollIntoView();
+};
+
+/* The numbers of a replay's statements lead to the steps of its trace. */
+page.linkStatements = (article) => {
+  for (const row of article.querySelectorAll("tr[data-step]")) {
+    const head = row.querySelector("th");
+    const go = () => {
+      const explorer = page.explorer(Number(article.dataset.result));
+      if (explorer) explorer.goTo(row.dataset.step === "end" ? Infinity : Number(row.dataset.step));
+    };
+    head.replaceChildren(element("button", { type: "button", onclick: go, title: "Show this step in the model below", "aria-label": `Statement ${head.textContent}: show its step in the model below` }, head.textContent));
+  }
 };
 
 document.addEventListener("keydown", (event) => {
@@ -46,6 +61,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 page.articles = [...document.querySelectorAll("article[data-result]")];
+page.articles.filter((article) => page.data.results[article.dataset.result].tables).forEach(page.linkStatements);
 page.articles.forEach((article) => article.addEventListener("focusin", () => (page.active = Number(article.dataset.result))));
 if (page.articles.length <= 4 || !("IntersectionObserver" in window)) {
   page.articles.forEach((article) => page.explorer(Number(article.dataset.result)));
@@ -62,5 +78,8 @@ if (page.articles.length <= 4 || !("IntersectionObserver" in window)) {
 page.active = page.explorers.size ? 0 : null;
 window.addEventListener("hashchange", page.open);
 // A printed schedule is whole, and so is what is folded away.
-window.addEventListener("beforeprint", () => document.querySelectorAll("article details").forEach((one) => (one.open = true)));
+window.addEventListener("beforeprint", () => {
+  page.articles.forEach((article) => page.explorer(Number(article.dataset.result)));
+  document.querySelectorAll("article details:not(.plain *)").forEach((one) => (one.open = true));
+});
 page.open();

@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lockmodel.compiler import compile_spec
 from lockmodel.errors import LockmodelError, UsageError
 from lockmodel.explanation import step_text
 from lockmodel.graphs import LockOrderGraph, lock_order_graph
+from lockmodel.overrides import Overrides
 from lockmodel.report import words
+from lockmodel.report.html.formulas import formula, size
 from lockmodel.report.json import overrides_of
 from lockmodel.semantics import Crew, crew
+from lockmodel.spec import Spec
 from lockmodel.stepping import DEFAULT_WORKERS, Model
 from lockmodel.system import Edge, Location, System
 from lockmodel.trace import Trace
@@ -23,7 +26,7 @@ from lockmodel.verdict import CheckResult
 MAX_LOCATIONS = 20_000
 """Of a system that is embedded: a file of some 10 MB, which a browser reads in a second."""
 MAX_NUMBERS = 2_000_000
-"""Entries of all guards, updates and lists of held locks that are embedded."""
+"""Entries of all guards, updates, formulas and lists of held locks that are embedded."""
 MAX_CREW = 64
 """Workers of a system that is embedded."""
 MAX_ORDER_EDGES = 4_000
@@ -41,6 +44,8 @@ def model_of_result(result: CheckResult) -> Model:
 
     Its workers are those of the trace; without one the spec's, and 2 where it says any.
     """
+    if result.lifted is not None:
+        raise TooLarge("too many locations of a worker to write them all down")
     try:
         system = compile_spec(result.spec) if result.system is None else result.system
         workers = crew(system, DEFAULT_WORKERS) if result.trace is None else result.trace.crew
@@ -59,10 +64,18 @@ def tables(model: Model) -> Json:
     shared = _Shared()
     locations = [_location(system, location, shared) for location in system.locations]
     kinds = {resource.kind.name: resource.kind for resource in system.resources}
+    properties = [formula(model.semantics, prop) for prop in system.properties]
+    shared.charge(sum(size(one.get(key)) for one in properties for key in ("tree", "counts")))
     return {
         "workers": _workers(model.crew),
         "resources": [
-            {"name": one.name, "family": one.family, "kind": one.kind.name, "capacity": one.capacity}
+            {
+                "name": one.name,
+                "family": one.family,
+                "arguments": list(one.arguments),
+                "kind": one.kind.name,
+                "capacity": one.capacity,
+            }
             for one in system.resources
         ],
         "conflicts": {name: {mode: list(kind.conflicts[mode]) for mode in kind.modes} for name, kind in kinds.items()},
@@ -72,6 +85,8 @@ def tables(model: Model) -> Json:
         "valuations": [list(values) for values in system.valuations] if system.variables else [[]],
         "initial": system.initial_valuation,
         "stall": system.no_global_stall,
+        "queues": system.no_stall,
+        "properties": properties,
     }
 
 
@@ -98,16 +113,28 @@ def orders(model: Model) -> Json:
     return {by: _order(graph) for by, graph in graphs.items()}
 
 
-def source(result: CheckResult) -> Json:
-    """What a downloaded schedule says of the spec, so that `lockmodel replay` takes it."""
-    text = result.spec.source.text
+def source(spec: Spec, overrides: Overrides, model: Model | None) -> Json:
+    """What a downloaded schedule says of the spec, so that `lockmodel replay` takes it; `scenario` for one in a scenario."""
+    text = spec.source.text
     return {
-        "file": result.spec.source.file,
-        "name": result.spec.name,
+        "file": spec.source.file,
+        "name": spec.name,
         "spec": text,
         "sha256": hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
-        "overrides": overrides_of(result.overrides),
+        "overrides": overrides_of(overrides),
+        "scenario": None if model is None else _scenario(model),
     }
+
+
+def _scenario(model: Model) -> Json | None:
+    """The keys `set` and `workers` that give a scenario this model; None where single roles were given numbers, which it can't do."""
+    workers = model.overrides.workers
+    if isinstance(workers, Mapping):
+        return None
+    open_roles = [role.name for role in model.system.roles if role.count is None]
+    count = model.crew.roles.count(open_roles[0]) if open_roles else workers
+    sets = {name: list(value) if isinstance(value, tuple) else value for name, value in model.overrides.sets.items()}
+    return {"set": sets, "workers": count if isinstance(count, int) else None}
 
 
 class _Shared:
@@ -121,12 +148,16 @@ class _Shared:
     def number(self, entries: Sequence[object]) -> int:
         key = tuple(entries)
         if key not in self._numbers:
-            self._size += len(key)
-            if self._size > MAX_NUMBERS:
-                raise TooLarge(f"guards, updates and held locks with more than {MAX_NUMBERS:,} entries")
+            self.charge(len(key))
             self._numbers[key] = len(self.lists)
             self.lists.append([list(entry) if isinstance(entry, tuple) else entry for entry in entries])
         return self._numbers[key]
+
+    def charge(self, entries: int) -> None:
+        """Count `entries` more. Raises TooLarge."""
+        self._size += entries
+        if self._size > MAX_NUMBERS:
+            raise TooLarge(f"guards, updates, formulas and held locks with more than {MAX_NUMBERS:,} entries")
 
 
 def _workers(workers: Crew) -> list[Json]:
@@ -146,6 +177,10 @@ def _location(system: System, location: Location, shared: _Shared) -> Json:
     if request is not None:
         data["request"] = [request.resource, request.mode]
         data["waits"] = location.waits
+        if request.queues and system.resources[request.resource].kind.first_come:
+            data["queues"], data["endless"] = True, request.endless
+    if location.local:
+        data["local"] = dict(location.local)
     return data
 
 

@@ -16,24 +16,29 @@ from dataclasses import dataclass, replace
 from lockmodel.compiler import compile_program
 from lockmodel.deadlocks import Deadlocks, deadlocks
 from lockmodel.engines import EngineOptions, search
-from lockmodel.errors import SpecError
+from lockmodel.errors import LockmodelError, SpecError, TooLarge
 from lockmodel.explanation import explain
 from lockmodel.exploration import INTERRUPTED, Exploration, Limits, Progress
+from lockmodel.lift import SIZES, lift, smaller
 from lockmodel.overrides import Overrides, apply
 from lockmodel.places import places_of
 from lockmodel.program import Program
-from lockmodel.prover import Certificate, Examination, examine, most_states, prove_program, surely_compiles
+from lockmodel.prover import Certificate, Examination, examine, most_places, most_states, prove_program, surely_compiles
+from lockmodel.prover.queues import QueueExamination, examine_queues
 from lockmodel.resolver import resolve
 from lockmodel.semantics import Crew, crew
 from lockmodel.spec import Spec
-from lockmodel.system import NO_DEADLOCK, System
+from lockmodel.system import NO_DEADLOCK, NO_STALL, System
 from lockmodel.trace import Trace
-from lockmodel.verdict import CheckResult, Outcome, Verdict, compare
+from lockmodel.verdict import CheckResult, Lifted, Outcome, Verdict, compare
 
 ANY_COUNTS = (2, 3, 4)
 """The numbers of workers that a search tries where the spec says `any`."""
 HOPELESS_STATES = 10**8
 """A search of more states than this is left out if a proof answers for any number of workers."""
+MANY_PLACES = 2_000
+HOPELESS_PLACES = 10**7
+"""With more places (as an upper bound) smaller sets are tried before the spec is compiled: many, where no counts are asked for."""
 ENDLESS_STATES = 10**10
 """A search of more is not begun by itself, where the spec says `any` and fewer workers have been searched; only within limits."""
 
@@ -66,6 +71,8 @@ class _Answer:
     explorations: tuple[Exploration, ...] = ()
     certificate: Certificate | None = None
     trace: Trace | None = None
+    queues: QueueExamination | None = None
+    lifted: Lifted | None = None
 
 
 class _Check:
@@ -103,6 +110,8 @@ class _Check:
             unmet=compare(self.spec, answer.verdict, answer.trace, view),
             explorations=answer.explorations,
             certificate=answer.certificate,
+            lifted=answer.lifted,
+            queues=answer.queues if self.spec.no_stall else None,
             trace=answer.trace,
             view=view,
             seconds=time.monotonic() - self.started,
@@ -116,9 +125,15 @@ class _Check:
         return open_number or most_states(program, 1) > HOPELESS_STATES
 
     def _compiled(self, program: Program, certificate: Certificate | None, open_number: bool) -> _Answer:
+        if certificate is None and most_places(program) > (MANY_PLACES if open_number else HOPELESS_PLACES):
+            found = self._lifted(program)
+            if found is not None:
+                return found
         try:
             system = compile_program(program)
         except SpecError as error:
+            if certificate is None and isinstance(error, TooLarge) and (found := self._lifted(program)) is not None:
+                return found
             if certificate is None or not surely_compiles(program) or self.engine != EngineOptions():
                 raise
             # Nothing is wrong with the spec but its size, and the answer is known, or a part of it.
@@ -128,14 +143,38 @@ class _Check:
             return _Answer(Verdict(Outcome.UNDECIDED, reason=reason), certificate=certificate)
         return self._open(system, certificate) if open_number else self._fixed(system, certificate)
 
+    def _lifted(self, program: Program) -> _Answer | None:
+        """A deadlock that is found with smaller sets and comes about with the sets as they are."""
+        if self.engine != EngineOptions():
+            return None  # An engine asked for by name searches, or says why it can't.
+        for size in SIZES:
+            overrides = smaller(self.spec, program, size)
+            if overrides is None:
+                return None
+            try:
+                found = check(self.spec, overrides, self.limits, engine=self.engine, progress=self.progress)
+            except LockmodelError:
+                return None  # An element that is named in the spec is not there any more.
+            if found.trace is None or found.verdict.violated != NO_DEADLOCK:
+                continue
+            if (lifted := lift(program, found.compiled, found.trace)) is not None:
+                compilation, trace = lifted
+                sizes = dict.fromkeys(overrides.sets, size)
+                return replace(_deadlock(compilation.system, trace, ()), lifted=Lifted(compilation, sizes))
+        return None
+
     def _open(self, system: System, certificate: Certificate | None) -> _Answer:
         """The answer for any number of workers."""
         examined = Examination(certificate) if certificate is not None else examine(system)
         certificate = examined.certificate
         # A step that may have no meaning is an error only where it is reached, which a search finds out.
         asked = self.engine != EngineOptions() or _may_fail(system)
-        if certificate is not None and _settles(certificate, self.spec) and not asked:
-            return _Answer(Verdict(Outcome.HOLDS, certificate.workers), system, (), certificate)
+        queues = examine_queues(system) if self.spec.no_stall else QueueExamination(proved=True)
+        settled = certificate is not None and _settles(certificate, self.spec, queues)
+        if certificate is not None and settled and not asked:
+            return _Answer(Verdict(Outcome.HOLDS, certificate.workers), system, (), certificate, queues=queues)
+        if certificate is not None and queues.trace is not None and not _has_formulas(self.spec) and not asked:
+            return _stall(system, queues, certificate)
         if examined.trace is not None and examined.straight and not _has_formulas(self.spec) and not asked:
             return _deadlock(system, examined.trace, ())
         explorations: list[Exploration] = []
@@ -147,17 +186,18 @@ class _Check:
                 break
             explorations.append(self._search(system, workers))
             latest = explorations[-1]
-            if latest.violation or not latest.complete or (certificate and _settles(certificate, self.spec)):
+            if latest.violation or not latest.complete or settled:
                 break
         if latest.violation is not None:
             return _violation(system, tuple(explorations), certificate)
         if examined.trace is not None:
             return _deadlock(system, examined.trace, tuple(explorations))
-        if certificate is not None and _settles(certificate, self.spec):
+        if certificate is not None and settled:
             verdict = Verdict(Outcome.HOLDS, certificate.workers)
         else:
-            verdict = Verdict(Outcome.UNDECIDED, reason=_open_reason(explorations, examined, endless))
-        return _Answer(verdict, system, tuple(explorations), certificate)
+            why = examined.reason or queues.reason
+            verdict = Verdict(Outcome.UNDECIDED, reason=_open_reason(explorations, why, endless))
+        return _Answer(verdict, system, tuple(explorations), certificate, queues=queues)
 
     def _is_endless(self, system: System, workers: Crew) -> bool:
         bounded = self.limits.max_states is not None or self.limits.timeout_seconds is not None
@@ -173,7 +213,9 @@ class _Check:
         interrupted = found.stopped == INTERRUPTED
         examined = Examination(certificate) if certificate is not None or interrupted else examine(system)
         proof = examined.certificate
-        if proof is not None and _settles(proof, self.spec) and not (found.complete and proof.single_roles):
+        queues = examine_queues(system) if self.spec.no_stall else QueueExamination(proved=True)
+        settled = proof is not None and _settles(proof, self.spec, queues)
+        if proof is not None and settled and not (found.complete and proof.single_roles):
             verdict = Verdict(Outcome.HOLDS, proof.workers)
         elif found.complete:
             verdict = Verdict(Outcome.HOLDS, how_many(found.crew))
@@ -181,20 +223,24 @@ class _Check:
             return _deadlock(system, examined.trace, (found,))
         else:
             verdict = Verdict(Outcome.UNDECIDED, reason=_stopped(found))
-        return _Answer(verdict, system, (found,), proof)
+        return _Answer(verdict, system, (found,), proof, queues=queues)
 
     def _search(self, system: System, workers: Crew) -> Exploration:
         left = replace(self.limits, spent_seconds=time.monotonic() - self.started)
         return search(system, workers, left, options=self.engine, progress=self.progress)
 
     def _all_deadlocks(self, answer: _Answer) -> Deadlocks:
+        if answer.lifted is not None:
+            return Deadlocks(incomplete="the spec is too large to search")
         if answer.certificate is not None or answer.system is None:
             return Deadlocks()
         return deadlocks(answer.system, replace(self.limits, spent_seconds=time.monotonic() - self.started))
 
 
-def _settles(certificate: Certificate, spec: Spec) -> bool:
-    """Whether a certificate answers all that the spec asks."""
+def _settles(certificate: Certificate, spec: Spec, queues: QueueExamination | None = None) -> bool:
+    """Whether a certificate, and what is known of the queues, answer all that the spec asks."""
+    if spec.no_stall and (queues is None or not queues.proved):
+        return False
     return not _has_formulas(spec) and (certificate.covers_stall or not spec.no_global_stall)
 
 
@@ -218,13 +264,19 @@ def _deadlock(system: System, trace: Trace, explorations: tuple[Exploration, ...
     return _Answer(verdict, system, explorations, None, trace)
 
 
-def _open_reason(explorations: list[Exploration], examined: Examination, endless: Crew | None) -> str:
+def _stall(system: System, queues: QueueExamination, certificate: Certificate) -> _Answer:
+    assert queues.trace is not None
+    verdict = Verdict(Outcome.VIOLATED, how_many(queues.trace.crew), NO_STALL)
+    return _Answer(verdict, system, (), certificate, queues.trace, queues)
+
+
+def _open_reason(explorations: list[Exploration], why_open: str, endless: Crew | None) -> str:
     """Why it is not known for any number of workers."""
     latest = explorations[-1]
     covered = [exploration for exploration in explorations if exploration.complete]
     if not latest.complete:
         return _stopped(latest) + (f"; holds for {how_many(covered[-1].crew)}" if covered else "")
-    why = f": {examined.reason}" if examined.reason else ""
+    why = f": {why_open}" if why_open else ""
     more = f" ({how_many(endless)} may have too many states: give a --timeout to search them)" if endless else ""
     return f"holds for up to {how_many(latest.crew)}{more}, but is not proved for any number{why}"
 

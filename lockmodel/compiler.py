@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from lockmodel.config import Config, Move
-from lockmodel.errors import SpecError
+from lockmodel.errors import TooLarge
 from lockmodel.machine import Machine
 from lockmodel.program import Program
 from lockmodel.resolver import resolve
@@ -48,18 +48,27 @@ class Compilation:
     """A compiled program, together with the machine that made it.
 
     `system` is the result; `machine` and `locate` let a trace be walked again with concrete values.
+    With `only`, it knows only the ways on from these configs: enough to follow and to explain a trace, not to search. Raises SpecError, and
+    TooLarge where there are too many places.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, only: Iterable[Config] | None = None) -> None:
         self.program = program
+        self.partial = only is not None
         self.machine = Machine(program, tuple(_resources(program)))
         self._numbers: dict[object, int] = {}
         self._configs: list[Config] = []
         idle = self._number(Config())
         edges: list[tuple[Edge, ...]] = []
+        if only is not None:
+            self.machine.lift_limit()
+            for config in only:
+                self._number(config)
+        expanded = len(self._configs) if only is not None else MAX_LOCATIONS
         with _without_collection():
             while len(edges) < len(self._configs):
-                edges.append(tuple(self._edges(self._configs[len(edges)])))
+                here = self._configs[len(edges)]
+                edges.append(tuple(self._edges(here)) if len(edges) < expanded else ())
         self.machine.lift_limit()
         locations = tuple(self._location(index, out) for index, out in enumerate(edges))
         assert idle == 0 and locations[0].status is Status.IDLE
@@ -74,6 +83,7 @@ class Compilation:
             roles=tuple(Role(role.name, role.count, role.transactions) for role in program.roles),
             properties=program.properties,
             no_global_stall=program.no_global_stall,
+            no_stall=program.no_stall,
             sets=program.sets,
         )
 
@@ -81,11 +91,15 @@ class Compilation:
         """The index of the location that `config` belongs to."""
         return self._numbers[self.machine.key(config)]
 
+    def config(self, location: int) -> Config:
+        """A config that belongs to the location."""
+        return self._configs[location]
+
     def _number(self, config: Config) -> int:
         key = self.machine.key(config)
         if key not in self._numbers:
             if len(self._configs) >= MAX_LOCATIONS:
-                raise SpecError(
+                raise TooLarge(
                     config.transaction.position if config.transaction else self.program.position,
                     f"a worker can be at more than {MAX_LOCATIONS:,} different places; make a set smaller, or choose fewer "
                     "parameters",

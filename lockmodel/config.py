@@ -71,6 +71,8 @@ class Config:
     env: Env = ()
     levels: tuple[Level, ...] = (Level(None, ()),)
     session: tuple[Hold, ...] = ()
+    momentary: tuple[Hold, ...] = ()
+    """What is given back when the statement ends that is being run."""
     part: int = 0
     statement: tuple[Loop, bool] | None = None
     """The loop whose single statement is being run, and whether its first lock has been granted or refused."""
@@ -84,7 +86,8 @@ class Config:
     @property
     def held(self) -> tuple[Hold, ...]:
         """All locks, a pool's units as often as they are held, else each once."""
-        return tuple(dict.fromkeys(self.session)) + tuple(hold for level in self.levels for hold in level.held)
+        kept = tuple(hold for level in self.levels for hold in level.held)
+        return tuple(dict.fromkeys(self.session)) + kept + tuple(hold for hold in self.momentary if hold not in kept)
 
 
 @dataclass(frozen=True)

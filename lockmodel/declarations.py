@@ -23,7 +23,7 @@ MAX_SET_ELEMENTS = 100_000
 MAX_VALUATIONS = 4096
 MAX_VARIABLES = 64
 RESERVED = {*keyword.kwlist, "w", "count", "any", "all", "true", "false", "for", "either", "if", "set", "savepoint", "release", "statement",
-             "then", "do", "sql", "label", "mode", "order"}  # fmt: skip
+             "then", "do", "sql", "label", "mode", "order", "until", "insert", "update", "delete", "select", "truncate"}  # fmt: skip
 # A local variable is only ever read in formulas, where these words are free.
 LOCAL_RESERVED = RESERVED - {
     "mode",
@@ -37,6 +37,12 @@ LOCAL_RESERVED = RESERVED - {
     "savepoint",
     "either",
     "statement",
+    "until",
+    "insert",
+    "update",
+    "delete",
+    "select",
+    "truncate",
 }
 
 

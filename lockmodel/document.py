@@ -31,7 +31,7 @@ class Source:
 class Node(BaseModel):
     """A part of the document that knows where it stands."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=False, defer_build=True)
     _source: Source = PrivateAttr(default_factory=lambda: Source("<spec>"))
     _path: Path = PrivateAttr(default=())
 

@@ -173,9 +173,10 @@ def _forced(request: _Request, engine: str) -> Exploration:
 def _reduced(request: _Request, options: EngineOptions) -> Exploration:
     if options.engine not in (AUTO, "hashed"):
         raise UsageError(f"--engine {options.engine} knows no --symmetry or --partial-order; use hashed or auto")
-    if options.partial_order and (request.system.properties or request.system.no_global_stall):
+    asked = request.system.properties or request.system.no_global_stall or request.system.no_stall
+    if options.partial_order and asked:
         message = (
-            "--partial-order finds every deadlock, but not every state: it can't answer for never, always and no global stall; "
+            "--partial-order finds every deadlock, but not every state: it can't answer for never, always and stalls; "
             "leave it out"
         )
         raise UsageError(message)

@@ -40,6 +40,10 @@ class SpecError(LockmodelError):
         super().__init__(f"{position}: {self.message}")
 
 
+class TooLarge(SpecError):
+    """A spec that has a meaning, but too many places or too much of something else to write it all down."""
+
+
 class UsageError(LockmodelError):
     """A command line that asks for something that can't be done."""
 

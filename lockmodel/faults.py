@@ -12,16 +12,20 @@ from typing import Any, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from lockmodel import scenario, spec
+from lockmodel import scenario, spec, statements
 from lockmodel.document import Node, Path, Source
 from lockmodel.errors import SpecError, quote, suggestion
 
 _KINDS = {
     "sets": "set", "transactions": "transaction", "resources": "resource", "variables": "variable", "roles": "role",
+    "relations": "relation", "triggers": "trigger",
 }  # fmt: skip
 _TAGGED: dict[str, type[Node]] = {
     "?for": spec.ForStep, "?statement": spec.StatementStep, "?either": spec.EitherStep, "?if": spec.IfStep, "?set": spec.SetStep,
     "?savepoint": spec.SavepointStep, "?rollback to": spec.RollbackToStep, "?release": spec.ReleaseStep,
+    "?insert": statements.InsertStep, "?update": statements.UpdateStep, "?delete": statements.DeleteStep,
+    "?select": statements.SelectStep, "?truncate": statements.TruncateStep, "?alter table": statements.AlterStep,
+    "?attach partition": statements.AttachStep, "?detach partition": statements.DetachStep, "?command": statements.CommandStep,
     "?lock": spec.LockStep, "?deadlock": spec.DeadlockExpected, "?violated": spec.ViolationExpected,
     "?safe": scenario.SafeOutcome, "?refuted": scenario.RefutedOutcome,
 }  # fmt: skip

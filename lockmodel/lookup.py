@@ -6,9 +6,10 @@ Each function raises SpecError with the line of the word and what could have bee
 from __future__ import annotations
 
 import ast
+import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from lockmodel.declarations import Declarations, check_identifier, texts
 from lockmodel.document import Node
@@ -39,6 +40,12 @@ class Scope:
     transaction: str
     sql: str | None = None
     """The statement of the `for` around, which takes all the locks inside."""
+    block: bool = True
+    """Whether the transaction is a transaction block."""
+    timeout_ms: float = 0
+    """Its lock_timeout; 0: none."""
+    bindings: Mapping[str, Expression] = field(default_factory=dict)
+    """What names stand for that the transaction does not have: those of a relation's rows, in its foreign keys and triggers."""
 
     @property
     def names(self) -> Names:
@@ -95,9 +102,12 @@ class Lookup:
             count = "no argument" if not parts else "1 argument" if len(parts) == 1 else f"{len(parts)} arguments"
             raise SpecError(position, f"{quote(text)} has {count}; {self._shape(name, family.per)}")
         arguments = tuple(
-            self._argument(part, set_name, scope, position) for part, set_name in zip(parts, family.per, strict=True)
+            self.argument(part, set_name, scope, position) for part, set_name in zip(parts, family.per, strict=True)
         )
-        return Reference(name, arguments, " ".join(text.split()), position)
+        shown = " ".join(text.split())
+        if scope.bindings and arguments:
+            shown = f"{name}[{', '.join(argument.text for argument in arguments)}]"
+        return Reference(name, arguments, shown, position)
 
     def _shape(self, name: str, per: Sequence[str]) -> str:
         """How a resource is mentioned: `it takes 1, an element of stripe or a parameter over it: lane[0]`."""
@@ -106,6 +116,10 @@ class Lookup:
         example = f"{name}[{', '.join(texts([self.sets[one][0]])[0] for one in per)}]"
         what = "a parameter over it" if len(per) == 1 else "parameters over them"
         return f"it takes {len(per)}, an element of {' and one of '.join(per)} or {what}: {example}"
+
+    def argument(self, text: str, set_name: str, scope: Scope, position: Position) -> Expression:
+        """What `text` means as an element of `set_name`."""
+        return substitute(self._argument(text, set_name, scope, position), scope.bindings)
 
     def _argument(self, text: str, set_name: str, scope: Scope, position: Position) -> Expression:
         elements = self.sets[set_name]
@@ -167,7 +181,7 @@ class Lookup:
             raise SpecError(position, f"unknown name {quote(name)}{where}; {hint}")
         self._check_compared(expression, scope, position)
         bound = frozenset(expression.names & names)
-        return Expression(expression.text, expression.tree, bound)
+        return substitute(Expression(expression.text, expression.tree, bound), scope.bindings)
 
     def _check_compared(self, expression: Expression, scope: Scope, position: Position) -> None:
         """A comparison with a value that can't occur is a misspelling, and silently always false."""
@@ -227,6 +241,26 @@ class Lookup:
                 raise SpecError(node.at(key), message)
             hint = suggestion(name, sorted(scope.names))
             raise SpecError(node.at(key), f"unknown name {quote(name)} in the braces of {key}; {hint}")
+
+
+class _Substitution(ast.NodeTransformer):
+    def __init__(self, bindings: Mapping[str, Expression]) -> None:
+        self.bindings = bindings
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self.bindings[node.id].tree if node.id in self.bindings else node
+
+
+def substitute(expression: Expression, bindings: Mapping[str, Expression]) -> Expression:
+    """`expression` with what its names stand for in their place."""
+    bound = expression.names & frozenset(bindings)
+    if not bound:
+        return expression
+    names = (expression.names - bound).union(*(bindings[name].names for name in bound))
+    if isinstance(expression.tree, ast.Name):
+        return bindings[expression.tree.id]
+    tree = _Substitution(bindings).visit(copy.deepcopy(expression.tree))
+    return Expression(ast.unparse(tree), tree, names)
 
 
 def _shown(value: Value) -> str:

@@ -71,7 +71,7 @@ class Machine(SilentSteps):
         levels = tuple((level.savepoint, frozenset(Counter(level.held).items())) for level in config.levels)
         session = frozenset(Counter(config.session).items())
         name = config.transaction.name if config.transaction else None
-        return config.status, name, reachable, env, levels, session, config.part
+        return config.status, name, reachable, env, levels, session, frozenset(config.momentary), config.part
 
     def request(self, config: Config) -> Request | None:
         """The lock that the worker asks for next, if that is its next step."""
@@ -211,8 +211,10 @@ class Machine(SilentSteps):
     def _lock(self, config: Config, step: Lock, rest: Config) -> Iterator[Move]:
         request = self._lock_request(step, config)
         label = f"{self.resources[request.resource].name} {request.mode}"
-        if request.wait:
+        if request.wait not in (Wait.BLOCK, Wait.TIMEOUT):
             label += f" {request.wait}"
+        if not step.kept and not (step.table is not None and config.part == 0):
+            label += ", not kept"
         if step.label is not None:
             label = f"{fill_template(step.label, dict(config.env))}: {label}"
         if too_deep := self._too_deep(config, request):
@@ -220,24 +222,29 @@ class Machine(SilentSteps):
             fault = dict.fromkeys(range(len(self.valuations)), too_deep)
             yield Move(ActionKind.ACQUIRE, config, (request,), frozenset(), None, fault, label, step.position, step)
             return
-        granted = self._acquire(config, request)
+        takes_table = step.table is not None and config.part == 0
+        granted = self._acquire(config, request) if takes_table or step.kept else config
         if config.statement is not None:
             granted = granted.having(statement=(config.statement[0], True))
-        if step.table is not None and config.part == 0:
+        # A lock that is in no statement of several is a statement of its own, and ends with it.
+        alone = {"momentary": ()} if config.statement is None else {}
+        if takes_table:
             following = granted.having(part=1)
         else:
-            following = granted.having(stack=(Frame(step.then, 0), *rest.stack), part=0)
+            following = granted.having(stack=(Frame(step.then, 0), *rest.stack), part=0, **alone)
         for target in self._advance(following):
             yield Move(ActionKind.ACQUIRE, target, (request,), label=label, position=step.position, step=step)
         if request.wait is Wait.BLOCK:
             return
-        if step.otherwise is None and request.wait is Wait.NOWAIT:
+        if request.wait is Wait.TIMEOUT:
+            label += f" {request.wait}"
+        if step.otherwise is None and request.wait.fails:
             target = Config(Status.ABORTED, session=config.session)
             yield Move(ActionKind.REFUSE, target, (request,), label=label, position=step.position, step=step)
             return
         otherwise = (Frame(step.otherwise, 0),) if step.otherwise else ()
         begun = None if config.statement is None else (config.statement[0], True)
-        for target in self._advance(config.having(stack=(*otherwise, *rest.stack), part=0, statement=begun)):
+        for target in self._advance(config.having(stack=(*otherwise, *rest.stack), part=0, statement=begun, **alone)):
             yield Move(ActionKind.REFUSE, target, (request,), label=label, position=step.position, step=step)
 
     def _shared_step(self, config: Config, step: If | Assign, rest: Config) -> Iterator[Move]:
@@ -327,8 +334,10 @@ class Machine(SilentSteps):
 
     def _lock_request(self, step: Lock, config: Config) -> Request:
         if step.table is not None and config.part == 0:
-            return Request(self._resolve(step.table, config), step.table_mode)
-        return Request(self._resolve(step.reference, config), step.mode, step.wait)
+            wait = step.wait if step.wait is Wait.TIMEOUT else Wait.BLOCK
+            return Request(self._resolve(step.table, config), step.table_mode, wait, bool(step.timeout_ms))
+        resource = self._resolve(step.reference, config)
+        return Request(resource, step.mode, step.wait, bool(step.timeout_ms), step.kept)
 
     def _too_deep(self, config: Config, request: Request) -> str | None:
         """What is wrong if `request` would stack a session lock too deep."""
@@ -344,6 +353,10 @@ class Machine(SilentSteps):
             return config.having(session=(*config.session, hold))
         if resource.capacity is None and any(hold in level.held for level in config.levels):
             return config
+        in_block = config.transaction is None or config.transaction.block
+        if resource.capacity is None and not in_block:
+            momentary = config.momentary if hold in config.momentary else (*config.momentary, hold)
+            return config.having(momentary=momentary)
         *below, top = config.levels
         return config.having(levels=(*below, Level(top.savepoint, (*top.held, hold))))
 

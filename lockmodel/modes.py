@@ -54,6 +54,18 @@ class Wait(StrEnum):
     NOWAIT = "NOWAIT"
     SKIP_LOCKED = "SKIP LOCKED"
     TRY = "TRY"
+    TIMEOUT = "lock_timeout"
+    """It waits, and then gives up. No suffix of a mode: the setting of that name says so."""
+
+    @property
+    def fails(self) -> bool:
+        """Whether the statement ends in an error, SQLSTATE 55P03, when the lock is not to be had."""
+        return self in (Wait.NOWAIT, Wait.TIMEOUT)
+
+    @property
+    def queues(self) -> bool:
+        """Whether the request stands in the lock's queue for a while."""
+        return self in (Wait.BLOCK, Wait.TIMEOUT)
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,12 @@ class Kind:
     conflicts: dict[str, tuple[str, ...]]
     waits: tuple[Wait, ...] = ()
     counted: bool = False
+    first_come: bool = False
+    """Whether a request also waits behind an earlier one that conflicts with it, though nobody holds anything in its way.
+
+    So it is for the locks in Postgres's lock manager (src/backend/storage/lmgr/README). A row's locks are in the row: who does not conflict with
+    those that hold it takes it at once, past all who wait.
+    """
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -80,10 +98,10 @@ class Kind:
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("table", _TABLE_CONFLICTS, (Wait.NOWAIT,)),
+        Kind("table", _TABLE_CONFLICTS, (Wait.NOWAIT,), first_come=True),
         Kind("row", _ROW_CONFLICTS, (Wait.NOWAIT, Wait.SKIP_LOCKED)),
         # Advisory locks: "Advisory Locks" in the same chapter; pg_try_advisory_lock is the one that does not wait.
-        Kind("advisory", _SHARED_CONFLICTS, (Wait.TRY,)),
+        Kind("advisory", _SHARED_CONFLICTS, (Wait.TRY,), first_come=True),
         # An inserter waits for the transaction that has an uncommitted equal key (manual, "Index Uniqueness Checks").
         Kind("key", {"INSERT": ("INSERT",)}),
         Kind("lock", _SHARED_CONFLICTS, (Wait.NOWAIT, Wait.TRY)),

@@ -98,6 +98,14 @@ class Lock:
     sql: str | None
     label: str | None
     position: Position
+    kept: bool = True
+    """Whether it is taken at all, and not only waited for."""
+    connection: int | None = None
+    """Which of the connections that the worker has taken from pools the SQL runs on, from 1; None: the last one."""
+    timeout_ms: float | None = None
+    """The lock_timeout in force; None: what its transaction says."""
+    timed: bool = True
+    """Whether a lock_timeout has a say; it has none about pools."""
 
     @cached_property
     def names(self) -> Names:
@@ -114,6 +122,8 @@ class Loop:
     body: Block
     sql: str | None
     position: Position
+    connection: int | None = None
+    """As for a lock."""
 
     @cached_property
     def names(self) -> Names:
@@ -207,7 +217,7 @@ def endings_of(step: Step) -> Endings:
         case Lock() if step.wait is Wait.BLOCK:
             return step.then.endings[0]
         case Lock():
-            refused = Ending.ROLLBACK if step.wait is Wait.NOWAIT else Ending.NONE
+            refused = Ending.ROLLBACK if step.wait.fails else Ending.NONE
             return step.then.endings[0] | (step.otherwise.endings[0] if step.otherwise else {refused})
         case _:
             return frozenset((Ending.NONE,))
@@ -228,6 +238,8 @@ class TransactionProgram:
     steps: Block
     on_commit: tuple[tuple[str, Expression], ...]
     position: Position
+    block: bool = True
+    """Whether it is a transaction block; if not, each statement is a transaction of its own."""
 
     @cached_property
     def commit_names(self) -> Names:
@@ -254,6 +266,7 @@ class Program:
     roles: tuple[RoleProgram, ...]
     properties: tuple[Property, ...]
     no_global_stall: bool
+    no_stall: bool
     observed: Names
     """The local variables and parameters that a formula looks at (`w.mode`)."""
     position: Position

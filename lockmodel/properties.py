@@ -14,7 +14,7 @@ from typing import Any
 from lockmodel.errors import Position, SpecError
 from lockmodel.expressions import ExpressionError, Value, evaluate, not_a_truth
 from lockmodel.semantics import Semantics, State
-from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, Location, Property, System
+from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, NO_STALL, Location, Property, System
 
 MAX_NODES = 50_000
 MAX_REMEMBERED = 4_000_000
@@ -215,12 +215,14 @@ def _copy(tree: ast.expr) -> ast.expr:
 
 
 def broken_property(semantics: Semantics, properties: Iterable[Evaluator], state: State) -> str | None:
-    """The name of the first property that `state` violates: a deadlock comes first, then a global stall, then the formulas."""
+    """The name of the first property that `state` violates: a deadlock comes first, then stalls, then the formulas."""
     waiting = semantics.waiting(state)
     if waiting and semantics.stuck(state, waiting):
         return NO_DEADLOCK
     if semantics.system.no_global_stall and semantics.stalled(state, waiting):
         return NO_GLOBAL_STALL
+    if semantics.system.no_stall and semantics.delayed(state):
+        return NO_STALL
     return next((one.property.name for one in properties if one.violated(state, waiting)), None)
 
 

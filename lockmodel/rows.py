@@ -22,8 +22,8 @@ _LOOK_EVERY = 512
 
 
 def supports(system: System) -> bool:
-    """Whether this engine can search `system`: units of pools are beyond it."""
-    return all(resource.capacity is None for resource in system.resources)
+    """Whether this engine can search `system`: units of pools and queues are beyond it."""
+    return not system.no_stall and all(resource.capacity is None for resource in system.resources)
 
 
 def explore(

@@ -16,15 +16,19 @@ from lockmodel.spec import Count, Elements, Spec, Value
 class Safe(Node):
     """Random schedules of a spec that holds, none of which may deadlock or differ from what the model foretells."""
 
-    schedules: Annotated[StrictInt, Field(ge=1, le=100_000)] = 20
-    seed: Annotated[StrictInt, Field(ge=1)] = 1
+    schedules: Annotated[StrictInt, Field(ge=1, le=100_000)] = Field(20, description="How many.")
+    seed: Annotated[StrictInt, Field(ge=1)] = Field(1, description="What they are drawn from.")
 
 
 class SafeOutcome(Node):
-    safe: Safe
+    """No schedule deadlocks."""
+
+    safe: Safe = Field(description="The random schedules to run; `{}` for 20 of them.")
 
 
 class RefutedOutcome(Node):
+    """Postgres, or the code, does otherwise than the model foretells."""
+
     refuted: StrictStr = Field(description="Words that the reason must contain.")
 
 
@@ -37,13 +41,13 @@ def _outcome_tag(value: Any) -> str | None:
 
 
 Outcome = Annotated[
-    Annotated[Literal["deadlock", "confirmed"], Tag("?word")]
+    Annotated[Literal["deadlock", "stall", "confirmed"], Tag("?word")]
     | Annotated[SafeOutcome, Tag("?safe")]
     | Annotated[RefutedOutcome, Tag("?refuted")],
     Discriminator(
         _outcome_tag,
         custom_error_type="expected",
-        custom_error_message="deadlock, confirmed, {refuted: WORDS} or {safe: {schedules: N, seed: N}}",
+        custom_error_message="deadlock, stall, confirmed, {refuted: WORDS} or {safe: {schedules: N, seed: N}}",
     ),
 ]
 
@@ -63,15 +67,14 @@ class Scenario(Node):
             _spec_tag, custom_error_type="expected", custom_error_message="a spec's file, or the spec itself"
         ),
     ] = Field(description="The spec: its file, seen from the scenario's, or the whole of it.")
-    set: dict[StrictStr, Elements | Value] = Field(default_factory=dict, description="As --set.")
-    workers: Count | None = Field(None, description="As --workers.")
+    set: dict[StrictStr, Elements | Value] = Field(
+        default_factory=dict, description="Sets and initial values to replace, as --set does."
+    )
+    workers: Count | None = Field(None, description="How many workers, as --workers says.")
     options: dict[StrictStr, Value] = Field(default_factory=dict, description="Other options for the replay's target.")
     schedule: list[dict[StrictStr, StrictStr]] = Field(
         default_factory=list, description="Who does what, step by step. If left out, the shortest trace to a violation."
     )
     outcome: Outcome = Field(
-        description="What must come out: `deadlock` is a 40P01 with the trace's cycle, `confirmed` whatever the model foretells."
+        description="What must come out: `deadlock` is a 40P01 with the trace's cycle, `stall` a wait behind a queue that goes on and on, `confirmed` whatever the model foretells."
     )
-
-
-Scenario.model_rebuild()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from lockmodel.errors import Position, SpecError, UsageError
-from lockmodel.system import ActionKind, Edge, Location, Request, Status, System
+from lockmodel.system import ActionKind, Edge, Hold, Location, Request, Status, System
 
 MAX_CREW = 4096
 
@@ -134,6 +134,37 @@ class Semantics:
         waiting = self.waiting(state) if waiting is None else waiting
         running = [w for w in range(len(self.crew)) if self.location(state, w).status is Status.RUNNING]
         return bool(running) and all(worker in waiting for worker in running)
+
+    def delayed(self, state: State) -> dict[int, list[int]]:
+        """Each worker that nobody's locks keep from going on, but that waits in a queue all the same: with those ahead of it, who wait without end.
+
+        Postgres grants locks in the order of the requests: who asks for what conflicts with an earlier request waits behind it, unless it holds
+        what that one waits for (ProcSleep in src/backend/storage/lmgr/proc.c). Any order of requests can come about, so here everybody
+        whose request is free has come last. A wait that a lock_timeout ends is not without end.
+        """
+        queued = {
+            worker: location.request
+            for worker in range(len(self.crew))
+            if (location := self.location(state, worker)).request is not None
+            and location.request.queues
+            and self.system.resources[location.request.resource].kind.first_come
+        }
+        in_the_way = {worker: self.blockers(state, worker, request) for worker, request in queued.items()}
+        result = {}
+        for worker, request in queued.items():
+            if in_the_way[worker]:
+                continue
+            ahead = [
+                other
+                for other, earlier in queued.items()
+                if in_the_way[other]
+                and worker not in in_the_way[other]
+                and earlier.endless
+                and self.system.conflicts(Hold(earlier.resource, earlier.mode), request)
+            ]
+            if ahead:
+                result[worker] = ahead
+        return result
 
     def enabled(self, state: State, worker: int, edge: Edge) -> bool:
         """Whether `worker` can take `edge` now. Raises SpecError where the step has no meaning in this state."""

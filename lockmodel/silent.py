@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator
 
 from lockmodel.config import ChoiceFrame, Config, Frame, LoopFrame, Mark, Stack
-from lockmodel.errors import SpecError, quote, suggestion
+from lockmodel.errors import SpecError, TooLarge, quote, suggestion
 from lockmodel.expressions import ExpressionError, Value, evaluate, same, truth
 from lockmodel.program import Assign, Either, If, Lock, Loop, Program, Reference, Step
 from lockmodel.system import Hold, Resource
@@ -40,7 +40,7 @@ class SilentSteps:
         self._left -= cost
         if self._left < 0:
             who = f"transaction {quote(config.transaction.name)}" if config.transaction else "the spec"
-            raise SpecError(
+            raise TooLarge(
                 config.transaction.position if config.transaction else self.program.position,
                 f"{who} unfolds into too many steps, more than {MAX_WORK:,} by here; make a set smaller, choose fewer "
                 "parameters, or have fewer alternatives one after another",
@@ -90,7 +90,8 @@ class SilentSteps:
         top, below = here.stack[0], here.stack[1:]
         match top:
             case Mark():
-                return [here.having(stack=below, statement=(top.loop, False) if top.begin else None)]
+                # A statement that begins has taken nothing yet, and one that ends gives back what it took for itself.
+                return [here.having(stack=below, statement=(top.loop, False) if top.begin else None, momentary=())]
             case LoopFrame():
                 step = -1 if top.loop.order == "reverse" else 1
                 following = LoopFrame(top.loop, (top.at + step) % self._size(top.loop), top.count - 1)

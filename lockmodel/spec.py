@@ -26,49 +26,40 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 from lockmodel.document import Node, Source
 from lockmodel.errors import Position, closest, quote, suggestion
+from lockmodel.fields import MAX_NAMES, Duration, Order, Parameters, one_of
+from lockmodel.fields import Formula as Formula
 from lockmodel.modes import KINDS
+from lockmodel.statements import (
+    COMMANDS,
+    AlterStep,
+    AttachStep,
+    CommandStep,
+    DeleteStep,
+    DetachStep,
+    InsertStep,
+    SelectStep,
+    TruncateStep,
+    UpdateStep,
+)
 
 MAX_ELEMENTS = 4096
 MAX_WORKERS = 4096
-MAX_NAMES = 64
-"""Parameters, or local variables, that one transaction or one `for` may have."""
-
-
-def _by_type(value: Any) -> str | None:
-    """The branch of a union that `value` belongs to, so that its errors speak of that branch alone."""
-    return {int: "?number", bool: "?truth", str: "?word", list: "?list"}.get(type(value))
-
-
-def _one_of(expected: str) -> Discriminator:
-    """Picks a branch by type; `expected` is what an error says should stand there.
-
-    The tags of branches begin with `?`, so that they are never taken for keys of the document in the path of an error.
-    """
-    return Discriminator(_by_type, custom_error_type="expected", custom_error_message=expected)
-
 
 Value = Annotated[
     Annotated[StrictInt, Tag("?number")] | Annotated[StrictBool, Tag("?truth")] | Annotated[StrictStr, Tag("?word")],
-    _one_of("a word, an integer, true or false"),
+    one_of("a word, an integer, true or false"),
 ]
-Formula = Annotated[
-    Annotated[StrictStr, Tag("?word")] | Annotated[StrictBool, Tag("?truth")] | Annotated[StrictInt, Tag("?number")],
-    _one_of("a formula"),
-]
-"""An expression as text; `true` and `3` reach us as YAML booleans and integers."""
-
 Elements = Annotated[
     Annotated[StrictInt, Field(ge=1, le=MAX_ELEMENTS), Tag("?number")]
     | Annotated[list[Value], Field(min_length=1, max_length=MAX_ELEMENTS), Tag("?list")],
-    _one_of("a number n (for 0 … n-1) or a list of elements"),
+    one_of("a number n (for 0 … n-1) or a list of elements"),
 ]
 Count = Annotated[
     Annotated[StrictInt, Field(ge=1, le=MAX_WORKERS), Tag("?number")] | Annotated[Literal["any"], Tag("?word")],
-    _one_of("a number of workers, or any"),
+    one_of("a number of workers, or any"),
 ]
-Parameters = Annotated[dict[StrictStr, StrictStr], Field(max_length=MAX_NAMES)]
-"""Names, each with the set that it ranges over."""
-
+Connection = Annotated[StrictInt, Field(ge=1)]
+_CONNECTION = "For replay with pools: on which of the connections that it has taken, from 1; the last one if left out."
 
 _ELEMENT = re.compile(r"[\w#.-]+")
 
@@ -129,6 +120,11 @@ class LockStep(Node):
     sql: StrictStr | None = Field(None, description="The statement it stands for.")
     label: StrictStr | None = Field(None, description="How traces call it.")
     table_mode: StrictStr | None = Field(None, alias="table mode", description="For a row: how its table is taken.")
+    on_connection: Connection | None = Field(None, alias="on connection", description=_CONNECTION)
+    lock_timeout: Duration | None = Field(
+        None, description="How long it waits before it fails with 55P03; 0: for ever."
+    )
+    until: Literal["granted"] | None = Field(None, description="granted: it is waited for, but not taken.")
 
     def at(self, *more: str | int) -> Position:
         if more[:1] == ("mode",):
@@ -144,7 +140,7 @@ class LockStep(Node):
             raise _step_error(f"a step needs a lock, `resource: MODE`, or one of: {WORDS}")
         first, *others = locks
         if others:
-            known = (*_LOCK_OPTIONS, *STEP_KEYS)
+            known = (*_LOCK_OPTIONS, *_CONTROL, *STATEMENTS)
             # A key that takes text is either a second lock or a misspelt word; one that takes steps is misspelt for sure.
             if not isinstance(data[others[0]], str) or closest(others[0], known):
                 raise _step_error(
@@ -186,10 +182,9 @@ class ForStep(Node):
         alias="for", description="Parameters, each with the set that it ranges over; the last one varies fastest."
     )
     do: list[Step] = Field(description="The steps for each element.")
-    order: Literal["forward", "reverse", "rotated", "any"] = Field(
-        "forward", description="rotated: from any starting point, wrapping; any: every permutation."
-    )
+    order: Order = Field("forward", description="rotated: from any starting point, wrapping; any: every permutation.")
     sql: StrictStr | None = Field(None, description="One statement that takes all the locks of the loop.")
+    on_connection: Connection | None = Field(None, alias="on connection", description=_CONNECTION)
 
 
 class StatementStep(Node):
@@ -197,6 +192,7 @@ class StatementStep(Node):
 
     statement: Annotated[StrictStr, Field(min_length=1)] = Field(description="The SQL.")
     takes: Annotated[list[Step], Field(min_length=1)] = Field(description="The locks that it takes, in its order.")
+    on_connection: Connection | None = Field(None, alias="on connection", description=_CONNECTION)
 
 
 class EitherStep(Node):
@@ -242,9 +238,12 @@ class ReleaseStep(Node):
     label: StrictStr | None = Field(None, description="How traces call it.")
 
 
-_LOCK_OPTIONS = ("then", "else", "sql", "label", "table mode")
-STEP_KEYS = ("for", "statement", "either", "if", "set", "savepoint", "rollback to", "release")
-WORDS = ", ".join((*STEP_KEYS, "commit", "rollback"))
+_LOCK_OPTIONS = ("then", "else", "sql", "label", "table mode", "lock_timeout", "on connection", "until")
+_CONTROL = ("for", "statement", "either", "if", "set", "savepoint", "rollback to", "release")
+STATEMENTS = ("insert", "update", "delete", "select", "truncate", "alter table", "attach partition", "detach partition", *COMMANDS)  # fmt: skip
+# A step is what the first of these keys says that it has: `for` is also a key of `select`.
+STEP_KEYS = (*STATEMENTS, *_CONTROL)
+WORDS = ", ".join((*_CONTROL, "commit", "rollback", *STATEMENTS))
 
 
 def _step_error(message: str, key: str | None = None) -> PydanticCustomError:
@@ -256,7 +255,8 @@ def _step_tag(value: Any) -> str | None:
     if isinstance(value, str):
         return "?end"
     if isinstance(value, dict):
-        return "?" + next((key for key in STEP_KEYS if key in value), "lock")
+        key = next((key for key in STEP_KEYS if key in value), "lock")
+        return "?command" if key in COMMANDS else f"?{key}"
     return None
 
 
@@ -269,6 +269,15 @@ Step = Annotated[
     | Annotated[SavepointStep, Tag("?savepoint")]
     | Annotated[RollbackToStep, Tag("?rollback to")]
     | Annotated[ReleaseStep, Tag("?release")]
+    | Annotated[InsertStep, Tag("?insert")]
+    | Annotated[UpdateStep, Tag("?update")]
+    | Annotated[DeleteStep, Tag("?delete")]
+    | Annotated[SelectStep, Tag("?select")]
+    | Annotated[TruncateStep, Tag("?truncate")]
+    | Annotated[AlterStep, Tag("?alter table")]
+    | Annotated[AttachStep, Tag("?attach partition")]
+    | Annotated[DetachStep, Tag("?detach partition")]
+    | Annotated[CommandStep, Tag("?command")]
     | Annotated[Literal["commit", "rollback"], Tag("?end")]
     | Annotated[LockStep, Tag("?lock")],
     Discriminator(
@@ -277,6 +286,71 @@ Step = Annotated[
         custom_error_message=f"`resource: MODE`, or one of: {WORDS}",
     ),
 ]
+
+
+Action = Literal["no action", "restrict", "cascade", "set null"]
+Event = Literal["insert", "update", "delete"]
+Events = Annotated[
+    Annotated[Event, Tag("?word")] | Annotated[list[Event], Field(min_length=1), Tag("?list")],
+    one_of("insert, update or delete, or a list of them"),
+]
+
+
+class ForeignKey(Node):
+    """A foreign key of a relation: FOREIGN KEY (columns) REFERENCES …"""
+
+    columns: Annotated[list[StrictStr], Field(min_length=1)] = Field(description="Its columns in this relation.")
+    references: StrictStr = Field(
+        description="The row that it refers to (names are those of this relation's rows), or its relation or table."
+    )
+    on_delete: Action = Field("no action", alias="on delete", description="What happens when the row there is deleted.")
+    on_update: Action = Field("no action", alias="on update", description="What happens when its key is updated.")
+    order: Order = Field("any", description="The order in which cascade and set null come to the rows here.")
+    deferred: StrictBool = Field(False, description="INITIALLY DEFERRED: it is checked at the commit.")
+
+
+class Trigger(Node):
+    """A trigger: the steps that its function does."""
+
+    before: Events | None = Field(None, description="The statements before whose rows it fires.")
+    after: Events | None = Field(None, description="The statements after which it fires.")
+    of: Annotated[list[StrictStr], Field(min_length=1)] | None = Field(
+        None, description="UPDATE OF: the columns that an update must change."
+    )
+    each: Literal["row", "statement"] = Field("row", description="FOR EACH ROW or FOR EACH STATEMENT.")
+    deferred: StrictBool = Field(False, description="A constraint trigger, INITIALLY DEFERRED: it fires at the commit.")
+    do: Annotated[list[Step], Field(min_length=1)] = Field(
+        description="Locks and statements; names are those of the relation's rows."
+    )
+
+
+class Relation(Node):
+    """A table, and what a statement on it locks besides its own rows. Its rows are named by the sets in `per` and by `values`."""
+
+    row: StrictStr | None = Field(None, description="The resource of kind row that stands for its rows.")
+    table: StrictStr | None = Field(None, description="The resource of kind table that it is.")
+    values: Parameters = Field(
+        default_factory=dict, description="What else foreign keys and triggers need to know of a row: name and set."
+    )
+    key: list[StrictStr] = Field(
+        default_factory=list, description="Columns of its unique keys: an update of one takes the row FOR UPDATE."
+    )
+    unique: list[StrictStr] = Field(
+        default_factory=list, description="Resources of kind key that an INSERT takes, in the order of the indexes."
+    )
+    foreign_keys: list[ForeignKey] = Field(
+        default_factory=list, alias="foreign keys", description="In the order in which they were made."
+    )
+    triggers: dict[StrictStr, Trigger] = Field(
+        default_factory=dict, description="By name, which decides the order in which they fire."
+    )
+    partitions: list[StrictStr] = Field(
+        default_factory=list, description="Resources of kind table: its partitions, in the order of their bounds."
+    )
+    default_partition: StrictStr | None = Field(
+        None, alias="default partition", description="The one of them that is the default partition."
+    )
+    doc: StrictStr | None = Field(None, description="Free text for readers.")
 
 
 class Call(Node):
@@ -315,6 +389,12 @@ class Transaction(Node):
         description="Locks, each with its mode, taken in the same atomic step as the start, if all are free.",
     )
     call: Call | None = Field(None, description="The operation of the replay's target that does this.")
+    block: StrictBool = Field(
+        True, description="false: without a transaction block, each statement is a transaction of its own (autocommit)."
+    )
+    lock_timeout: Duration | None = Field(
+        None, description="The setting during the transaction: who has waited that long for a lock fails with 55P03."
+    )
     steps: list[Step] = Field(description="What it does, in order.")
     on_commit: dict[StrictStr, Formula] = Field(
         default_factory=dict,
@@ -347,6 +427,26 @@ class DeadlockExpected(Node):
     deadlock: DeadlockExpectation = Field(description="Its shape.")
 
 
+class StallExpectation(Node):
+    """The stall that must be found. Each key narrows it."""
+
+    holder: StrictStr | None = Field(None, description="A transaction that holds what is waited for.")
+    waiter: StrictStr | None = Field(None, description="The transaction that waits for it, and holds up the others.")
+    delayed: list[StrictStr] | None = Field(None, description="The transactions that can be held up, in any order.")
+    on: StrictStr | None = Field(None, description="The resource whose queue it is.")
+
+
+class StallExpected(Node):
+    """A stall of a certain shape; `convoy`: more than one worker can be held up."""
+
+    stall: StallExpectation | None = Field(None, description="Its shape.")
+    convoy: StallExpectation | None = Field(None, description="Its shape; several workers can pile up.")
+
+    @property
+    def shape(self) -> StallExpectation:
+        return self.stall or self.convoy or StallExpectation.model_validate({})
+
+
 class ViolationExpected(Node):
     """A violation of a formula."""
 
@@ -356,19 +456,23 @@ class ViolationExpected(Node):
 def _expect_tag(value: Any) -> str | None:
     if isinstance(value, str):
         return "?word"
+    if isinstance(value, dict) and len(value) == 1:
+        key = next(iter(value))
+        return {"violated": "?violated", "stall": "?stall", "convoy": "?stall"}.get(key, "?deadlock")
     if isinstance(value, dict) and value and not {"deadlock", "violated"} <= value.keys():
         return "?violated" if "violated" in value else "?deadlock"
     return None
 
 
 Expectation = Annotated[
-    Annotated[Literal["no deadlock", "deadlock", "global stall"], Tag("?word")]
+    Annotated[Literal["no deadlock", "deadlock", "global stall", "stall", "convoy"], Tag("?word")]
     | Annotated[DeadlockExpected, Tag("?deadlock")]
+    | Annotated[StallExpected, Tag("?stall")]
     | Annotated[ViolationExpected, Tag("?violated")],
     Discriminator(
         _expect_tag,
         custom_error_type="expected",
-        custom_error_message="one of: no deadlock, deadlock, global stall, {deadlock: {…}}, {violated: NAME}",
+        custom_error_message="one of: no deadlock, deadlock, stall, convoy, global stall, {deadlock: {…}}, {stall: {…}}, {convoy: {…}}, {violated: NAME}",
     ),
 ]
 
@@ -383,6 +487,9 @@ class Spec(Node):
     )
     variables: dict[StrictStr, Variable] = Field(default_factory=dict, description="What all workers share.")
     resources: Annotated[dict[StrictStr, ResourceFamily], Field(min_length=1)] = Field(description="What is locked.")
+    relations: dict[StrictStr, Relation] = Field(
+        default_factory=dict, description="Tables, with the locks that foreign keys and triggers add to a statement."
+    )
     transactions: Annotated[dict[StrictStr, Transaction], Field(min_length=1)] = Field(
         description="What workers run, by name."
     )
@@ -401,7 +508,15 @@ class Spec(Node):
         alias="no global stall",
         description="Whether a state in which every running worker waits is a violation.",
     )
+    no_stall: StrictBool = Field(
+        False,
+        alias="no stall",
+        description="Whether it is a violation that a worker waits only because of the queue, behind one that waits without end.",
+    )
     expect: Expectation = Field("no deadlock", description="What a check must find for the spec to pass.")
+    deadlock_timeout: Duration | None = Field(
+        None, description="The server's setting, 1s if left out: a shorter lock_timeout comes before any deadlock."
+    )
     replay: ReplayTarget | None = Field(None, description="Real code to replay and to compare with.")
     schema_sql: StrictStr | None = Field(None, alias="schema", description="SQL that makes the tables for replay.")
 
@@ -411,14 +526,15 @@ class Spec(Node):
         return self._source
 
 
-for _model in (LockStep, ForStep, EitherStep, IfStep, Transaction, Spec):
-    _model.model_rebuild()
+# Its parts refer to each other, and are read only as parts of it: one build is enough.
+Spec.model_rebuild()
 
 
-def json_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of a spec file."""
-    schema = _tidy(Spec.model_json_schema(by_alias=True))
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "lockmodel spec", **schema}
+def json_schema(document: type[Node] = Spec) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a file: a spec, or what `document` describes."""
+    schema = _tidy(document.model_json_schema(by_alias=True))
+    title = f"lockmodel {document.__name__.lower()}"
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": title, **schema}
 
 
 def _tidy(schema: Any) -> Any:

@@ -111,29 +111,7 @@ class Model:
 
     def named(self, state: State, action: Action) -> NamedAction:
         """`action`, which can happen in `state`, with its names."""
-        edge = action.edge
-        siblings = [other for other in self.semantics.location(state, action.worker).edges if _alike(other, edge)]
-        return NamedAction(
-            worker=action.worker,
-            name=self.crew.names[action.worker],
-            kind=edge.action,
-            text=step_text(edge.action, edge.label),
-            then=self._then(siblings, edge) if len(siblings) > 1 else "",
-            action=action,
-        )
-
-    def _then(self, siblings: list[Edge], edge: Edge) -> str:
-        """What comes after `edge`, with a number where that is the same for several of its siblings."""
-        following = [self._next_text(sibling) for sibling in siblings]
-        index = siblings.index(edge)
-        same = [number for number, text in enumerate(following) if text == following[index]]
-        return f"then {following[index]}" + (f" ({same.index(index) + 1})" if len(same) > 1 else "")
-
-    def _next_text(self, edge: Edge) -> str:
-        target = self.system.locations[edge.target]
-        if target.request is not None:
-            return f"{self.system.resources[target.request.resource].name} {target.request.mode}"
-        return step_text(target.edges[0].action, target.edges[0].label) if target.edges else "nothing"
+        return named_action(self.semantics, state, action)
 
     def view(self, state: State) -> tuple[WorkerView, ...]:
         """Each worker in `state`: its status, transaction, locks, what it waits for and who is in its way."""
@@ -206,6 +184,35 @@ def schedule_of(model: Model, trace: Trace) -> Schedule:
     """`trace` as a schedule, at its end."""
     named = tuple(model.named(state, action) for state, action in zip(trace.states, trace.actions, strict=False))
     return Schedule(model, named, trace.states, len(named))
+
+
+def named_action(semantics: Semantics, state: State, action: Action) -> NamedAction:
+    """`action`, which can happen in `state`, with its names."""
+    edge = action.edge
+    siblings = [other for other in semantics.location(state, action.worker).edges if _alike(other, edge)]
+    return NamedAction(
+        worker=action.worker,
+        name=semantics.crew.names[action.worker],
+        kind=edge.action,
+        text=step_text(edge.action, edge.label),
+        then=_then(semantics.system, siblings, edge) if len(siblings) > 1 else "",
+        action=action,
+    )
+
+
+def _then(system: System, siblings: list[Edge], edge: Edge) -> str:
+    """What comes after `edge`, with a number where that is the same for several of its siblings."""
+    following = [_next_text(system, sibling) for sibling in siblings]
+    index = siblings.index(edge)
+    same = [number for number, text in enumerate(following) if text == following[index]]
+    return f"then {following[index]}" + (f" ({same.index(index) + 1})" if len(same) > 1 else "")
+
+
+def _next_text(system: System, edge: Edge) -> str:
+    target = system.locations[edge.target]
+    if target.request is not None:
+        return f"{system.resources[target.request.resource].name} {target.request.mode}"
+    return step_text(target.edges[0].action, target.edges[0].label) if target.edges else "nothing"
 
 
 def _alike(first: Edge, second: Edge) -> bool:

@@ -10,6 +10,7 @@ The contract of an engine is three things: `System.initial`, `System.starts` / `
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -20,6 +21,7 @@ from lockmodel.modes import Kind, Wait
 
 NO_DEADLOCK = "no deadlock"
 NO_GLOBAL_STALL = "no global stall"
+NO_STALL = "no stall"
 
 
 class Status(StrEnum):
@@ -73,6 +75,20 @@ class Request:
     resource: int
     mode: str
     wait: Wait = Wait.BLOCK
+    bounded: bool = False
+    """Whether a wait ends by itself in the end, by a lock_timeout that is not shorter than deadlock_timeout."""
+    kept: bool = True
+    """Whether the lock is taken in the end; if not, the worker waits for those who hold it, and does not stand in its queue."""
+
+    @property
+    def queues(self) -> bool:
+        """Whether it stands in the queue, if the resource has one."""
+        return self.wait.queues and self.kept
+
+    @property
+    def endless(self) -> bool:
+        """Whether it waits as long as somebody is in the way."""
+        return self.wait is Wait.BLOCK and not self.bounded
 
 
 @dataclass(frozen=True)
@@ -158,7 +174,21 @@ class System:
     properties: tuple[Property, ...] = ()
     no_global_stall: bool = False
     """Whether a state in which some worker runs and all running ones wait is a violation."""
+    no_stall: bool = False
+    """Whether a state in which a worker only waits because of the queue, behind one that waits without end, is a violation."""
     sets: Mapping[str, tuple[Value, ...]] = field(default_factory=dict, hash=False)
+
+    def distances(self) -> dict[int, int]:
+        """For each location, how many transitions it is from idle, whatever guards and other workers say."""
+        distances = {0: 0}
+        pending = deque([0])
+        while pending:
+            here = pending.popleft()
+            for edge in self.locations[here].edges:
+                if edge.target not in distances:
+                    distances[edge.target] = distances[here] + 1
+                    pending.append(edge.target)
+        return distances
 
     def conflicts(self, hold: Hold, request: Request) -> bool:
         """Whether another worker's `hold` makes `request` wait. Never so for pools, which are counted."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lockmodel.compiler import Compilation
 from lockmodel.deadlocks import Deadlocks
 from lockmodel.explanation import TraceView
 from lockmodel.exploration import Exploration
 from lockmodel.overrides import Overrides
 from lockmodel.prover import Certificate
-from lockmodel.spec import DeadlockExpected, Spec, ViolationExpected
-from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, System
+from lockmodel.prover.queues import QueueExamination
+from lockmodel.spec import DeadlockExpected, Spec, StallExpectation, StallExpected, ViolationExpected
+from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, NO_STALL, System
 from lockmodel.trace import Trace
 
 
@@ -35,6 +38,17 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Lifted:
+    """That a spec is too large to compile, and its deadlock was found with smaller sets (`sizes`) and followed in the whole.
+
+    `compilation` knows only the places on the way.
+    """
+
+    compilation: Compilation
+    sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True)
 class CheckResult:
     """Everything a report needs to know about the check of one spec."""
 
@@ -50,6 +64,10 @@ class CheckResult:
     trace: Trace | None
     view: TraceView | None
     seconds: float
+    lifted: Lifted | None = None
+    """Set if `system` is only a part of the compiled spec."""
+    queues: QueueExamination | None = None
+    """What is known of stalls for any number of workers; None if they were not asked for, or by then something else was found."""
     deadlocks: Deadlocks | None = None
     """All deadlocks; None if they were not asked for."""
 
@@ -80,6 +98,12 @@ def compare(spec: Spec, verdict: Verdict, trace: Trace | None, view: TraceView |
             return None if verdict.violated == NO_DEADLOCK else f"expected a deadlock, found: {found}"
         case "global stall":
             return None if verdict.violated == NO_GLOBAL_STALL else f"expected a global stall, found: {found}"
+        case "stall":
+            return None if verdict.violated == NO_STALL else f"expected a stall, found: {found}"
+        case "convoy":
+            return _other_stall(verdict, view, StallExpectation.model_validate({}), convoy=True)
+        case StallExpected():
+            return _other_stall(verdict, view, expect.shape, convoy=expect.convoy is not None)
         case ViolationExpected():
             if verdict.violated == expect.violated:
                 return None
@@ -99,6 +123,8 @@ def describe(verdict: Verdict) -> str:
         return "a deadlock"
     if verdict.violated == NO_GLOBAL_STALL:
         return "a global stall"
+    if verdict.violated == NO_STALL:
+        return "a stall"
     return f"a violation of '{verdict.violated}'" if verdict.violated else "nothing decided"
 
 
@@ -116,6 +142,26 @@ def _other_shape(expect: DeadlockExpected, trace: Trace, view: TraceView) -> str
         return f"expected a deadlock of {wanted.workers} workers, found one of {len(view.cycle)}"
     if wanted.states is not None and wanted.states != len(trace):
         return f"expected a shortest trace of {wanted.states} states, found one of {len(trace)}"
+    return None
+
+
+def _other_stall(verdict: Verdict, view: TraceView | None, wanted: StallExpectation, *, convoy: bool) -> str | None:
+    what = "a convoy" if convoy else "a stall"
+    if verdict.violated != NO_STALL or view is None or view.stall is None:
+        return f"expected {what}, found: {describe(verdict)}"
+    stall = view.stall
+    if convoy and not stall.convoy:
+        return "expected a convoy, found a stall of one worker"
+    holders = sorted({view.final[worker].transaction or "" for worker in stall.holders})
+    if wanted.holder is not None and wanted.holder not in holders:
+        return f"expected {what} behind what {wanted.holder} holds, found one behind {_list(holders)}"
+    waiter = view.final[stall.waiter].transaction
+    if wanted.waiter is not None and wanted.waiter != waiter:
+        return f"expected {what} behind {wanted.waiter}, which waits; found one behind {waiter}"
+    if wanted.delayed is not None and set(wanted.delayed) != set(stall.transactions):
+        return f"expected {what} of {_list(wanted.delayed)}, found one of {_list(stall.transactions)}"
+    if wanted.on is not None and wanted.on != stall.resource.partition("[")[0]:
+        return f"expected {what} on {wanted.on}, found one on {stall.resource}"
     return None
 
 

@@ -62,6 +62,7 @@ class Scope:
     may_end: bool = True  # whether the transaction may end here
     in_loop: bool = False
     depth: int = 0
+    block: bool = True  # whether the transaction is a transaction block
     used: list[str] = field(default_factory=list)  # savepoints of the transaction
 
     def inside(self, **changes: Any) -> Scope:
@@ -266,7 +267,8 @@ def construct(tape: Tape, scope: Scope) -> list[Step]:
     names = {**scope.params, **scope.local, **scope.shared}
     options: list[Callable[[Tape, Scope], list[Step]]] = [*[lock_step] * 6, *[strong_lock] * 4]
     if scope.depth < 2:
-        options += [for_loop] * (0 if scope.in_loop else 3) + [either] * 2 + [savepoint_block] * 2
+        options += [for_loop] * (0 if scope.in_loop else 3) + [either] * 2
+        options += [savepoint_block] * (2 if scope.block else 0)
         options += [if_step] * (3 if names else 0)
         options += [session_block] * (5 if scope.kinds("advisory", scope="session") else 0)
     if scope.depth < 2 and not scope.in_loop:
@@ -290,6 +292,8 @@ def lock_step(tape: Tape, scope: Scope) -> list[Step]:
         step["label"] = text_about(tape, scope, "take it")
     if kind == "row":
         step |= statement(tape, scope, name)
+    if kind != "pool" and chance(tape, 8):
+        step["until"] = "granted"
     if scope.depth < 2 and chance(tape, 40 if waiting else 4):
         step["then"] = steps(tape, scope.inside(), 1, 1)
     if waiting and chance(tape, 50):
@@ -470,6 +474,12 @@ def transaction(tape: Tape, scope: Scope, most: int) -> dict[str, Any]:
         scope = replace(scope, local={n: domain for n, (_, domain) in local.items()})
     if chance(tape, 12):
         found["take at start"] = taken_at_start(tape, replace(scope, local={}))
+    elif chance(tape, 12):
+        found["block"] = False
+        scope = replace(scope, block=False)
+    # With session locks, one may be left behind again and again.
+    if not scope.kinds("advisory", scope="session") and chance(tape, 20):
+        found["lock_timeout"] = pick(tape, ("200ms", "200ms", "5s"))
     found["steps"] = steps(tape, scope, 2, most)
     if scope.shared and chance(tape, 35):
         found["on commit"] = assignments(tape, scope, scope.shared)
@@ -602,6 +612,8 @@ def spec_of(tape: Tape) -> dict[str, Any]:
     spec |= properties(tape, scope, spec)
     if chance(tape, 40):
         spec["no global stall"] = True
+    if chance(tape, 12):
+        spec["no stall"] = True
     return spec
 
 

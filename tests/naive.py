@@ -46,6 +46,9 @@ READINGS = """
 14. A NOWAIT, SKIP LOCKED or TRY request never waits: not for w.waits_for, nor for deadlock and stall.
 15. `let` is evaluated from top to bottom, later lines see earlier ones; `start when` sees `choose`, not `let`.
 16. transitions counts triples (state, worker, next state).
+17. A lock_timeout shorter than deadlock_timeout is a NOWAIT that waits in the queue; a longer one only bounds the wait.
+18. A stall: who is free to go on may have come after one that waits without end for the same table or advisory key, asks for what conflicts
+    with that request, and holds nothing that that one waits for.
 """
 
 Value = int | str | bool
@@ -154,6 +157,7 @@ class Worker(NamedTuple):
     local: Values = ()
     levels: tuple[Level, ...] = ()
     session: Counts = frozenset()  # session locks, with their depth
+    passing: Counts = frozenset()  # what is given back when the statement ends
 
 
 class State(NamedTuple):
@@ -176,6 +180,7 @@ class Result:
     depth: int = 0
     deadlock: int | None = None
     stall: int | None = None
+    held_up: int | None = None
     violated: dict[str, int | None] = field(default_factory=dict)
     complete: bool = False
     levels: list[int] = field(default_factory=list)  # number of states at depth 1, 2, …
@@ -240,7 +245,7 @@ def split_resource(text: str) -> tuple[str, list[str]]:
 # ------------------------------------------------------------------------------------------- reading steps of the YAML
 
 STEP_WORDS = ("for", "statement", "either", "if", "set", "savepoint", "rollback to", "release")
-LOCK_OPTIONS = ("then", "else", "label", "sql", "table mode")
+LOCK_OPTIONS = ("then", "else", "label", "sql", "table mode", "on connection", "until")
 
 
 def kind_of(step: Any) -> str:
@@ -307,6 +312,7 @@ class Naive:
         self.never: dict[str, Any] = spec.get("never") or {}
         self.always: dict[str, Any] = spec.get("always") or {}
         self.asks_for_stall = bool(spec.get("no global stall"))
+        self.asks_for_queues = bool(spec.get("no stall"))
         overrides = dict(sets or {})
 
         self.sets: dict[str, tuple[Value, ...]] = {}
@@ -363,6 +369,8 @@ class Naive:
         """What stands at a path. A path that ends in 'end' is not in the YAML but implied by it."""
         if path[-1] == "end":
             return "commit"
+        if path[-1] == "statement end":
+            return "statement end"
         found: Any = self.transactions
         for key in path:
             found = found[key]
@@ -487,7 +495,14 @@ class Naive:
         for counts in (worker.session, *(level.taken for level in worker.levels)):
             for lock, n in counts:
                 total[lock] = total.get(lock, 0) + n
+        for lock, n in worker.passing:
+            total.setdefault(lock, n)
         return total
+
+    def is_alone(self, path: Path) -> bool:
+        """Whether a lock step is a statement of its own, and not one of several locks of a statement."""
+        outer = [self.at(path[:n]) for n in range(1, len(path))]
+        return not any("statement" in one or ("for" in one and "sql" in one) for one in outer if isinstance(one, dict))
 
     def units(self, worker: Worker, pool: Resource) -> int:
         return self.held(worker).get((pool, "TAKE"), 0)
@@ -508,15 +523,21 @@ class Naive:
             return sum(self.units(w, resource) for w in state.workers) < self.size(resource)
         return not self.blockers(state, who, resource, mode)
 
-    def give(self, worker: Worker, resource: Resource, mode: str) -> Worker:
+    def give(self, worker: Worker, resource: Resource, mode: str, until: str = "") -> Worker:
         """The worker with one more lock."""
         lock = (resource, mode)
+        if until == "granted":
+            return worker
         if self.kind(resource) == "advisory" and self.resources[resource[0]].get("scope") == "session":
             if dict(worker.session).get(lock, 0) == DEEPEST_STACK:
                 raise SpecError(f"{resource} is stacked more than {DEEPEST_STACK} deep")  # [11]
             return worker._replace(session=plus(worker.session, lock, 1))
-        if self.kind(resource) != "pool" and lock in self.held(worker):  # [9]
-            return worker
+        if self.kind(resource) != "pool":
+            if any(lock in dict(level.taken) for level in worker.levels):  # [9]
+                return worker
+            block = worker.transaction is None or self.transactions[worker.transaction].get("block", True)
+            if not block:
+                return worker._replace(passing=frozenset({*worker.passing, (lock, 1)}))
         *below, top = worker.levels
         return worker._replace(levels=(*below, top._replace(taken=plus(top.taken, lock, 1))))
 
@@ -533,9 +554,16 @@ class Naive:
         if waiting and waiting not in WAITING[self.kind(resource)]:
             raise SpecError(f"{resource[0]} knows no {waiting}")
         table = self.table_of(resource)
+        gives_up = "lock_timeout" if self.timeout(worker) == "short" and self.kind(resource) != "pool" else ""
         if table and (table, self.table_mode(head.path)) not in self.held(worker):
-            return Request(table, self.table_mode(head.path), "")  # [7]
-        return Request(resource, mode, waiting)
+            return Request(table, self.table_mode(head.path), "" if waiting else gives_up)  # [7]
+        return Request(resource, mode, waiting or gives_up)
+
+    def timeout(self, worker: Worker) -> str:
+        """`short`: than deadlock_timeout; `long`: not; empty: there is none."""
+        assert worker.transaction
+        text = self.transactions[worker.transaction].get("lock_timeout", "0")
+        return {"0": "", "200ms": "short", "5s": "long"}[text]
 
     def would_wait(self, state: State, who: int) -> Request | None:
         """The next request of a worker, if it is not free."""
@@ -561,6 +589,31 @@ class Naive:
         if self.kind(request.resource) == "pool":
             return sum(self.units(state.workers[w], request.resource) for w in inside) >= self.size(request.resource)
         return bool(self.blockers(state, who, request.resource, request.mode) & inside)
+
+    def is_held_up(self, state: State, who: int) -> bool:
+        """Whether only a queue keeps a worker from going on [18]."""
+        mine = self.request(state.workers[who])
+        if mine is None or mine.waiting not in ("", "lock_timeout") or self.would_wait(state, who):
+            return False
+        if self.kind(mine.resource) not in ("table", "advisory") or self.is_outside(state.workers[who]):
+            return False
+        for other in range(len(self.crew)):
+            theirs = self.waits(state, other)
+            if theirs is None or theirs.resource != mine.resource or self.timeout(state.workers[other]):
+                continue
+            if self.is_outside(state.workers[other]):
+                continue
+            conflict = (mine.mode, theirs.mode) in CONFLICTS[self.kind(mine.resource)]
+            if conflict and who not in self.blockers(state, other, theirs.resource, theirs.mode):
+                return True
+        return False
+
+    def is_outside(self, worker: Worker) -> bool:
+        """Whether a worker waits for those who hold the lock, and does not stand in the queue: `until: granted`."""
+        step, request = self.at(worker.todo[0].path), self.request(worker)
+        return (
+            "until" in step and request is not None and request[:2] == self.main_request(worker, worker.todo[0], step)
+        )
 
     def stalled(self, state: State) -> bool:
         running = [who for who, worker in enumerate(state.workers) if worker.status == "running"]
@@ -635,18 +688,23 @@ class Naive:
             case "lock":
                 request = self.request(worker)
                 assert request
+                passed = {"passing": frozenset[tuple[Lock, int]]()} if self.is_alone(head.path) else {}
                 if self.is_free(state, who, request.resource, request.mode):
-                    after = self.give(worker, request.resource, request.mode)
                     if request[:2] == self.main_request(worker, head, step):  # not just the table
+                        after = self.give(worker, request.resource, request.mode, step.get("until", ""))
                         todo = self.put((*head.path, "then"), env, tail) if "then" in step else tail
-                        after = after._replace(todo=todo)
+                        after = after._replace(todo=todo, **passed)
+                    else:
+                        after = self.give(worker, request.resource, request.mode)
                 elif not request.waiting:
                     return
                 elif "else" in step:
-                    after = after._replace(todo=self.put((*head.path, "else"), env, tail))
-                elif request.waiting == "NOWAIT":
+                    after = after._replace(todo=self.put((*head.path, "else"), env, tail), **passed)
+                elif request.waiting in ("NOWAIT", "lock_timeout"):
                     yield Worker("aborted", session=worker.session), shared  # [1]
                     return
+                else:
+                    after = after._replace(**passed)
             case "if":
                 after = self.take_branch(after, head, shared)
             case "set":
@@ -728,7 +786,11 @@ class Naive:
         if head.rest is not None:
             nexts = range(len(head.rest)) if step.get("order") == "any" else range(1)
             return {w for n in nexts for w in self.settle(self.iterate(worker, head, n))}
+        if kind == "statement end":
+            return self.settle(worker._replace(todo=tail, passing=frozenset()))
         if kind == "for":
+            if "sql" in step:
+                tail = (self.item((*head.path, "statement end"), env), *tail)
             orders = self.orders(step)
             return {
                 w
@@ -736,6 +798,7 @@ class Naive:
                 for w in self.settle(worker._replace(todo=(self.item(head.path, env, order), *tail)))
             }
         if kind == "statement":
+            tail = (self.item((*head.path, "statement end"), env), *tail)
             return self.settle(worker._replace(todo=self.put((*head.path, "takes"), env, tail)))
         if kind == "either":
             terms = [self.put((*head.path, "either", i), env, tail) for i in range(len(step["either"]))]
@@ -972,6 +1035,9 @@ def check(model: Naive, state: State, result: Result) -> bool:
     if model.asks_for_stall and model.stalled(state):
         bad = True
         result.stall = result.stall or result.depth
+    if model.asks_for_queues and any(model.is_held_up(state, who) for who in range(len(model.crew))):
+        bad = True
+        result.held_up = result.held_up or result.depth
     for name, first in result.violated.items():
         if model.is_violated(state, name):
             bad = True

@@ -63,6 +63,7 @@ def agree(spec: dict[str, Any], name: object) -> bool:
     shortest = {prop: length for prop, length in expected.violated.items() if length}
     shortest |= {"no deadlock": expected.deadlock} if expected.deadlock else {}
     shortest |= {"no global stall": expected.stall} if expected.stall else {}
+    shortest |= {"no stall": expected.held_up} if expected.held_up else {}
     if found.violation is None:
         assert not shortest, name
     else:
@@ -94,6 +95,8 @@ def test_postgres_does_what_the_model_foretells(chunk: int, dsn: str) -> None:
         spec = without_sql(spec_of(numbered(number)))
         if any(resource["kind"] == "pool" for resource in spec["resources"].values()):
             continue
+        if "until: granted" in to_yaml(spec):
+            continue  # lockmodel has no statement of its own for that.
         prepared = prepare(parse(to_yaml(spec)))
         done = replay_schedules(prepared, crew(prepared.compilation.system, 2), 2, seed=number, dsn=dsn)
         assert done.outcome is ReplayOutcome.CONFIRMED, (number, done.runs[-1].performance)

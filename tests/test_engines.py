@@ -38,14 +38,15 @@ ENGINES: dict[str, Callable[..., Exploration]] = {
 
 # The share of the systems that an engine must have compared, a little under what it does (about half of the generated systems are small enough
 # for the reference engine; rows and dense leave out pools, dense also formulas that ask who waits).
-LEAST_COMPARED = {"rows": 0.35, "dense": 0.25, "hashed": 0.5}
+LEAST_COMPARED = {"rows": 0.3, "dense": 0.2, "hashed": 0.5}
 
 
 def systems(chunk: int) -> list[tuple[str, System]]:
     """Generated systems, each with its own number of workers and with one worker more in its first role."""
     result = []
     for number in range(chunk, SPECS, CHUNKS):
-        system = compile_spec(parse(to_yaml(spec_of(numbered(number)))))
+        # Queues are for the reference engine alone.
+        system = replace(compile_spec(parse(to_yaml(spec_of(numbered(number))))), no_stall=False)
         result.append((f"spec {number}", system))
         first, *others = system.roles
         more = replace(system, roles=(replace(first, count=(first.count or 1) + 1), *others))
@@ -293,7 +294,7 @@ def test_what_the_dense_engine_cannot_do_goes_to_the_hashed_one() -> None:
 
 @pytest.mark.parametrize(("options", "words"), [
     (EngineOptions("rows", symmetry=True), "knows no --symmetry"),
-    (EngineOptions(partial_order=True), "no global stall; leave it out"),
+    (EngineOptions(partial_order=True), "stalls; leave it out"),
 ])  # fmt: skip
 def test_a_reduction_that_is_not_sound_is_refused(options: EngineOptions, words: str) -> None:
     system = load("awa/storage.yaml", 2)

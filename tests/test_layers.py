@@ -14,20 +14,22 @@ PACKAGE = Path(__file__).parent.parent / "lockmodel"
 
 LAYERS = [
     ("vocabulary", {"errors", "modes"}),
-    ("language", {"expressions", "templates", "document", "spec", "scenario", "faults", "parser", "overrides"}),
-    ("system", {"system", "program", "declarations", "lookup", "resolver", "config", "silent", "machine", "compiler", "semantics", "trace", "properties"}),
+    ("language", {"expressions", "templates", "document", "fields", "statements", "spec", "scenario", "faults", "parser", "overrides"}),
+    ("system", {"system", "program", "declarations", "lookup", "relations", "table_modes", "writes", "effects", "triggers", "row_effects", "table_statements", "expansion", "resolver", "timeouts", "config", "silent", "machine", "compiler", "semantics", "lock_manager", "trace", "properties"}),
     ("engines", {"exploration", "budget", "digraph", "reference", "places", "row_table", "row_watch", "rows", "retrace", "packed", "engines", "prover"}),
-    ("results", {"simulation", "explanation", "deadlocks", "verdict", "checker", "stepping", "ahead", "graphs"}),
+    ("results", {"simulation", "explanation", "deadlocks", "verdict", "lift", "checker", "stepping", "ahead", "graphs"}),
     ("outward", {"report", "export", "replay", "queue"}),
     ("doors", {"cli", "testing", "pytest_plugin", "__main__", ""}),
 ]  # fmt: skip
 
 ONLY_IN = {
     "ruamel": {"parser"},
-    "networkx": {"graphs"},
+    "networkx": {"graphs", "export"},
+    "graphviz": {"export"},
     "numpy": {"packed"},
     "numba": {"packed"},
     "psycopg": {"replay", "queue"},
+    "psycopg_pool": {"replay"},
     "rich": {"report", "cli"},
     "typer": {"cli"},
     "pytest": {"pytest_plugin"},

@@ -103,9 +103,9 @@ def test_bytes_that_are_no_spec_are_refused_with_their_line(data: bytes | str, l
 
 def test_a_list_that_hides_no_more_than_two_hides_none() -> None:
     """Who misspelt a key sees all that a step may have."""
-    error = fault("name: x\nresources: {l: {kind: lock}}\ntransactions: {t: {steps: [{l: SHARED, sqll: SELECT 1}]}}\n")
-    words = "then, else, sql, label, table mode, for, statement, either, if, set, savepoint, rollback to, release"
-    assert error.message.endswith(f"did you mean sql? available: {words}")
+    error = fault("name: x\nresources: {l: {kind: lock}}\ntransactions: {t: {steps: [{select: l, form: UPDATE}]}}\n")
+    words = "sql, label, select, for, of, partition, rows, order"
+    assert error.message.endswith(f"did you mean for? available: {words}")
 
 
 def test_a_repeated_anchor_is_no_reason_for_a_warning() -> None:

@@ -262,7 +262,7 @@ def test_generated(example: dict[str, Any]) -> None:
         return
     assert full.complete
     assert full.states == sum(full.levels) <= full.transitions + 1
-    found = [n for n in (full.deadlock, full.stall, *full.violated.values()) if n]
+    found = [n for n in (full.deadlock, full.stall, full.held_up, *full.violated.values()) if n]
     stopped = explore(example, max_states=3_000, stop_at_violation=True)
     assert stopped.complete == (not found)
     if found:

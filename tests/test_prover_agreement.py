@@ -52,7 +52,7 @@ def rich_spec(seed: int) -> dict[str, Any]:
     """A generated spec of the whole language, for any number of workers."""
     rnd = random.Random(seed)
     spec = spec_of(Tape(rnd.randbytes(600)))
-    for key in ("never", "always", "no global stall", "workers"):
+    for key in ("never", "always", "no global stall", "no stall", "workers"):
         spec.pop(key, None)
     if rnd.random() < 0.6 or "roles" not in spec:
         spec.pop("roles", None)

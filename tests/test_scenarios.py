@@ -13,7 +13,10 @@ from test_conform import TRANSFERS
 from lockmodel.compiler import compile_spec
 from lockmodel.errors import LockmodelError, SpecError
 from lockmodel.parser import load_any, parse
+from lockmodel.replay.replayer import TraceReplay
 from lockmodel.replay.scenarios import run
+from lockmodel.report.page import Page
+from lockmodel.report.replay import scenario_report
 from lockmodel.scenario import Scenario
 
 ROOT = Path(__file__).parent.parent
@@ -55,12 +58,13 @@ def test_a_shipped_scenario_comes_out_as_it_must(path: Path, dsn: str, monkeypat
 
 
 @pytest.mark.postgres
-def test_the_whole_folder_is_run_by_one_command(dsn: str) -> None:
-    """A line for each, and exit code 0."""
-    words = [sys.executable, "-m", "lockmodel", "replay", "scenarios", "--dsn", dsn]
+def test_a_folder_is_run_by_one_command(dsn: str) -> None:
+    """A line for each, and exit code 0. (All of them, one by one, are the test above.)"""
+    folder = ROOT / "scenarios" / "queue"
+    words = [sys.executable, "-m", "lockmodel", "replay", str(folder), "--dsn", dsn]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("AS EXPECTED") == len(SHIPPED)
+    assert done.stdout.count("AS EXPECTED") == len(list(folder.glob("*.yaml")))
 
 
 @pytest.mark.postgres
@@ -99,7 +103,7 @@ def test_a_scenario_on_code_can_have_other_options(dsn: str, tmp_path: Path, mon
         ("outcome: deadlock", "outcome: maybe", "'outcome' can't be 'maybe'"),
         ("outcome: deadlock", "", "lacks the key 'outcome'"),
         ("workers: 2", "wokers: 2", "did you mean workers"),
-        ("specs/striped-old-claim.yaml", "specs/none.yaml", "No such file"),
+        ("specs/striped-old-claim.yaml", "specs/none.yaml", f"scenario.yaml:3: {ROOT}/specs/none.yaml: No such file"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_scenario_is_one_line(old: str, new: str, said: str, tmp_path: Path) -> None:
@@ -114,3 +118,47 @@ def test_a_scenario_is_not_a_spec() -> None:
     """`check` says which command it is for."""
     with pytest.raises(SpecError, match="this is a scenario"):
         compile_spec(parse(STRIPED))
+
+
+QUEUE = (ROOT / "scenarios/real/airflow-row-queue.yaml").read_text().replace("../../specs", f"{ROOT}/specs")
+
+
+@pytest.mark.postgres
+def test_a_process_that_only_heads_the_queue_is_explained(dsn: str, tmp_path: Path) -> None:
+    """Postgres names three, the model's cycle has two of them: confirmed, with the reason."""
+    done = run(scenario(QUEUE, tmp_path), dsn)
+    assert done.unmet is None
+    assert isinstance(done.replay, TraceReplay) and done.replay.script and done.replay.performance
+    deadlock = done.replay.performance.deadlock
+    assert deadlock is not None
+    assert done.replay.script.cycle == (0, 1) and deadlock.workers == {0, 1, 2}
+    assert deadlock.bystanders(done.replay.script.cycle) == (2,)
+    said = " ".join(scenario_report("s.yaml", done, Page(), brief=False).split())
+    assert "worker 3 is named, but is not part of the deadlock: it was first in the queue for dag_run" in said
+
+
+@pytest.mark.postgres
+def test_without_the_third_in_the_queue_two_are_named(dsn: str, tmp_path: Path) -> None:
+    """The same deadlock, and nothing to be explained."""
+    done = run(scenario(QUEUE.replace("  - worker 3: asks for dag_run FOR NO KEY UPDATE\n", ""), tmp_path), dsn)
+    assert done.unmet is None and isinstance(done.replay, TraceReplay) and done.replay.performance
+    assert done.replay.performance.deadlock and done.replay.performance.deadlock.workers == {0, 1}
+    assert "is named" not in scenario_report("s.yaml", done, Page(), brief=False)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("asks for dag_run FOR NO KEY UPDATE", "asks for dag_run FOR UPDATE", ":11: worker 3 can't ask for 'dag_run FOR UPDATE' here; its next request is dag_run FOR NO KEY UPDATE"),
+        ("worker 3: asks for dag_run FOR NO KEY UPDATE", "worker 3: asks for dag_run FOR NO KEY UPDATE\n  - worker 3: commit", "can't do 'commit' here"),
+        ("  - worker 1: dag_run FOR NO KEY UPDATE\n", "", ":10: worker 3 does not have to wait for a lock here"),
+        ("worker 3: asks", "worker 4: asks", ":11: unknown worker 'worker 4'"),
+        ("outcome: deadlock", "  - worker 1: task_instance FOR NO KEY UPDATE\noutcome: deadlock", "it waits"),
+    ],
+)  # fmt: skip
+def test_a_request_that_can_not_wait_is_one_line(old: str, new: str, said: str, tmp_path: Path) -> None:
+    """Nobody can ask for what is free, or do more after asking."""
+    assert old in QUEUE
+    with pytest.raises(LockmodelError) as caught:
+        run(scenario(QUEUE.replace(old, new), tmp_path), "host=/nowhere")
+    assert said in str(caught.value) and "\n" not in str(caught.value)

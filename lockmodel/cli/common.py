@@ -24,7 +24,7 @@ from lockmodel.cli.startup import interruptible
 from lockmodel.errors import LockmodelError, UsageError, one_line, quote, suggestion
 from lockmodel.report.page import Page
 
-COMMANDS = ("check", "replay", "simulate", "conform", "explore", "export", "init", "schema")
+COMMANDS = ("check", "locks", "replay", "simulate", "conform", "explore", "export", "init", "schema")
 """The modules of `lockmodel.cli` that are commands, in the order of the help. One that does not exist is left out."""
 
 

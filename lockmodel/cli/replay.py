@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -29,7 +30,8 @@ from lockmodel.cli.common import (
 from lockmodel.cli.files import Found, check_output, deliver, find_specs, read_any
 from lockmodel.cli.progress import Ticker
 from lockmodel.cli.startup import INTERRUPTED, importing
-from lockmodel.errors import LockmodelError, UsageError
+from lockmodel.cli.traces import TraceOption, given_trace
+from lockmodel.errors import LockmodelError, UsageError, quote
 from lockmodel.report.page import Page
 
 if TYPE_CHECKING:
@@ -38,8 +40,11 @@ if TYPE_CHECKING:
     from lockmodel.replay.replayer import ReplayOutcome
     from lockmodel.report.json import Failure
     from lockmodel.report.replay_json import Replay, Replayed
+    from lockmodel.report.trace_file import LoadedTrace
     from lockmodel.scenario import Scenario
     from lockmodel.spec import Spec
+    from lockmodel.system import System
+    from lockmodel.trace import Trace
     from lockmodel.verdict import CheckResult
 
 FORMATS = ("terminal", "json")
@@ -71,6 +76,10 @@ DeadlockOption = Annotated[
     str | None,
     typer.Option("--deadlock", metavar="N", help="Of a report of all deadlocks (check --all), replay number N."),
 ]
+HtmlOption = Annotated[
+    str | None,
+    typer.Option("--html", metavar="FILE", help="Also write a page: what the model foretold beside what Postgres did."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -85,15 +94,17 @@ def replay(
     seed: SeedOption = None,
     which: SpecOption = None,
     deadlock: DeadlockOption = None,
+    trace: TraceOption = None,
     dsn: DsnOption = None,
     max_states: MaxStatesOption = None,
     timeout: TimeoutOption = None,
     form: FormatOption = FORMATS[0],
     output: OutputOption = None,
+    html: HtmlOption = None,
 ) -> int:
     """Replay the deadlock that check finds, or random schedules of a spec that holds, on a real Postgres.
 
-    Also takes the JSON report of a check, and replays its trace.
+    Also takes the JSON report of a check, and replays its trace; with --trace, that of a file on the spec that is named.
     """
     with importing():
         import lockmodel.checker
@@ -109,11 +120,13 @@ def replay(
     count = None if schedules is None else whole_number("--schedules", schedules, DEFAULT_SCHEDULES)
     files = find_specs(specs or ())
     check_output(output, [found.file for found in files])
+    _check_page(html, output, [found.file for found in files])
     job = _Job(
         overrides, limits, count, _seed(seed), dsn, len(files) > 1, Page.of(sys.stdout) if output is None else Page()
     )
     job.which, job.deadlock = which, whole_number("--deadlock", deadlock)
-    report = _Report(form, output)
+    job.trace = trace
+    report = _Report(form, output, html)
     try:
         with server(default_dsn() if dsn is None else dsn) as address:
             for found in files:
@@ -133,6 +146,15 @@ def replay(
     return worst(report.codes)
 
 
+def _check_page(html: str | None, output: str | None, inputs: Sequence[str]) -> None:
+    """Refuse a file for the page that could not be written, or that something else goes to."""
+    if html == "":
+        raise UsageError("--html: it names no file; write --html replay.html")
+    check_output(html, inputs, "--html")
+    if html is not None and output is not None and os.path.realpath(html) == os.path.realpath(output):
+        raise UsageError(f"--html {quote(html)}: another format goes to this file, too")
+
+
 def quiet_psycopg() -> None:
     """Its warnings are about connections that a replay ends on purpose."""
     import logging
@@ -143,9 +165,10 @@ def quiet_psycopg() -> None:
 class _Report:
     """Writes what each file came to: for people as it comes, for programs as one document at the end."""
 
-    def __init__(self, form: str, output: str | None) -> None:
+    def __init__(self, form: str, output: str | None, html: str | None) -> None:
         self.form = form
         self.output = output
+        self.html = html
         self.codes: list[int] = []
         self.done: list[Replayed] = []
         self.failures: list[Failure] = []
@@ -170,6 +193,10 @@ class _Report:
 
     def end(self, unreplayed: Sequence[str] = ()) -> None:
         """`unreplayed`: the files that an interruption left out."""
+        if self.html is not None:
+            from lockmodel.report.html.replay import report
+
+            deliver(report(self.done, self.failures, unreplayed=unreplayed), self.html, "--html")
         if self.form == FORMATS[0]:
             if self.output is not None:
                 deliver("\n".join(one.text for one in self.done), self.output)
@@ -210,6 +237,8 @@ class _Job:
         """Which one of a report of all deadlocks; None: the trace of the verdict."""
         self.which: str | None = None
         """The spec whose trace is meant, where a report has several."""
+        self.trace: str | None = None
+        """The file whose trace is replayed instead of the one that a check finds."""
         self.page = page
         self.seed_used = False
 
@@ -217,7 +246,7 @@ class _Job:
         """Replay a spec or a scenario."""
         from lockmodel.spec import Spec
 
-        if self.deadlock is not None:
+        if self.deadlock is not None and self.trace is None:
             raise UsageError(f"{found.file}: --deadlock is for the JSON report of check --all")
         if self.which is not None:
             raise UsageError(
@@ -233,6 +262,8 @@ class _Job:
         from lockmodel.report.replay_json import Replayed
 
         file = scenario.at().file
+        if self.trace is not None:
+            raise UsageError(f"{file}: a scenario has its own schedule; --trace is for specs")
         if self.overrides.sets or self.overrides.workers != "" or self.schedules is not None:
             raise UsageError(
                 f"{file}: a scenario has its own sets and workers; --set, --workers and --schedules are for specs"
@@ -240,7 +271,8 @@ class _Job:
         done = run(scenario, address, self.limits)
         code = ExitCode.EXPECTED if done.unmet is None else ExitCode.UNEXPECTED
         text = scenario_report(file, done, self.page, brief=self.several)
-        return Replayed(file, done.spec.name, done.replay, done.claim, done.unmet, code, text)
+        one = Replayed(file, done.spec.name, done.replay, done.claim, done.unmet, code, text, scenario=True)
+        return _with_trace(one, done.spec, self.overrides, done.system, done.trace)
 
     def spec(self, spec: Spec, address: str) -> Replayed:
         """Check the spec and replay its trace, or random schedules."""
@@ -248,6 +280,8 @@ class _Job:
         from lockmodel.replay.replayer import prepare, replay_trace
         from lockmodel.report.replay import trace_report
 
+        if self.trace is not None:
+            return self._given(spec, self.trace, address)
         if self.schedules is not None:
             return self._schedules(spec, address)
         with Ticker(spec.source.file) as ticker:
@@ -256,7 +290,8 @@ class _Job:
             return self._compared(self._schedules(spec, address), result)
         if spec.replay is not None:
             return self._code(result, address)
-        replayed = replay_trace(prepare(result.spec), result.trace, address)
+        prepared = prepare(result.spec, result.lifted.compilation if result.lifted else None)
+        replayed = replay_trace(prepared, result.trace, address)
         text = trace_report(spec.source.file, _claim(result), replayed, self.page)
         return self._compared(_replayed(spec, _claim(result), replayed, _code(replayed.outcome), text), result)
 
@@ -264,6 +299,7 @@ class _Job:
         """`one`, with what the spec expects of the check."""
         from lockmodel.report.words import expectation
 
+        one = _with_trace(one, result.spec, result.overrides, result.system, result.trace)
         unexpected = expectation(result)
         if unexpected is None:
             return one
@@ -288,13 +324,11 @@ class _Job:
 
     def trace_file(self, found: Found, address: str) -> Replayed:
         """Replay the trace in a JSON report."""
-        from lockmodel.replay.replayer import prepare, replay_trace
-        from lockmodel.report.replay import trace_report
-        from lockmodel.report.replay_json import Replayed
         from lockmodel.report.trace_file import SeveralTraces, read_trace
-        from lockmodel.report.words import trace_claim
 
         file = found.file
+        if self.trace is not None:
+            raise UsageError(f"{file}: a report has its trace in it; --trace is for specs")
         if self.overrides.sets or self.overrides.workers != "" or self.schedules is not None:
             raise UsageError(
                 f"{file}: a report has its sets and workers in it; --set, --workers and --schedules are for specs"
@@ -307,10 +341,25 @@ class _Job:
             loaded = read_trace(text, file, spec=self.which, deadlock=self.deadlock)
         except SeveralTraces as error:
             raise UsageError(f"{error} (--spec FILE)") from None
+        return self._loaded(loaded, file, address)
+
+    def _given(self, spec: Spec, trace: str, address: str) -> Replayed:
+        """Replay the trace in the file `trace` on `spec`."""
+        if self.schedules is not None:
+            raise UsageError(f"{spec.source.file}: replay either --trace {trace} or --schedules, not both")
+        return self._loaded(given_trace(spec, trace, self.overrides, self.deadlock), trace, address)
+
+    def _loaded(self, loaded: LoadedTrace, file: str, address: str) -> Replayed:
+        from lockmodel.replay.replayer import prepare, replay_trace
+        from lockmodel.report.replay import trace_report
+        from lockmodel.report.replay_json import Replayed
+        from lockmodel.report.words import trace_claim
+
         replayed = replay_trace(prepare(loaded.spec), loaded.trace, address)
         claim = f"{trace_claim(loaded.spec, loaded.system, loaded.trace, loaded.violated)}, in {loaded.spec.name}"
         text = trace_report(file, claim, replayed, self.page)
-        return Replayed(file, loaded.spec.name, replayed, claim, None, _code(replayed.outcome), text)
+        one = Replayed(file, loaded.spec.name, replayed, claim, None, _code(replayed.outcome), text)
+        return _with_trace(one, loaded.spec, loaded.overrides, loaded.system, loaded.trace)
 
     def _schedules(self, spec: Spec, address: str) -> Replayed:
         from lockmodel.overrides import apply
@@ -348,6 +397,17 @@ def _replayed(spec: Spec, claim: str, replay: Replay, code: int, text: str) -> R
     from lockmodel.report.replay_json import Replayed
 
     return Replayed(spec.source.file, spec.name, replay, claim, None, code, text)
+
+
+def _with_trace(
+    one: Replayed, spec: Spec, overrides: Overrides, system: System | None, trace: Trace | None
+) -> Replayed:
+    """`one`, with the trace that was replayed, if it was one."""
+    if system is None or trace is None:
+        return one
+    from lockmodel.stepping import Model
+
+    return replace(one, model=Model(spec, overrides, system, trace.crew), trace=trace)
 
 
 def _claim(result: CheckResult) -> str:

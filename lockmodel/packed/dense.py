@@ -37,9 +37,11 @@ from lockmodel.system import System
 
 
 def size_bytes(system: System, crew: Crew) -> int:
-    """The memory that a search of `crew` needs for its table."""
+    """The memory that a search of `crew` needs for its table, and for the masks of its moves."""
     layout = Layout.of(places_of(system, crew), len(system.valuations))
-    return math.prod(layout.shape) * 8 * 4
+    kinds = set(layout.outer)
+    masks = sum(len(kind) * (layout.words + (sum(map(len, kinds)) if len(layout.outer) > 1 else 0)) for kind in kinds)
+    return (math.prod(layout.shape) * 4 + masks * 4) * 8
 
 
 def explore(
@@ -55,7 +57,10 @@ def explore(
 
     Raises Unsupported for systems with pools, with steps or formulas that may have no meaning, with formulas that ask who waits, or too large.
     """
-    return _Search(system, crew, limits or Limits(), progress, stop_at_violation, threads or thread_count()).run()
+    try:
+        return _Search(system, crew, limits or Limits(), progress, stop_at_violation, threads or thread_count()).run()
+    except MemoryError:
+        raise Unsupported("the table would need more memory than the process may have") from None
 
 
 class _Search:
@@ -137,17 +142,25 @@ class _Search:
                     return self._advance(part, level, following, seen)
 
                 transitions = states = 0
-                violated = False
+                violated = stopped = False
                 try:
                     for made in pool.map(one, parts):
                         transitions += made[0]
                         states += made[1]
                         violated = violated or made[2]
                         self._report(states)
+                        # A level of billions of states takes minutes, so the clock and the memory are looked at within it.
+                        stopped = not self.violated_depth and self.budget.exceeded(0) is not None
+                        if stopped:
+                            pool.shutdown(wait=True, cancel_futures=True)
+                            break
                 except BaseException:
                     pool.shutdown(wait=True, cancel_futures=True)
                     raise
-                yield transitions, states, violated, following
+                # The violation may be in what is missing, and then is not the first one.
+                yield transitions, states, violated and not stopped, following
+                if stopped:
+                    return
                 level, following = following, level
 
     def _advance(self, part: Part, level: Level, following: Level, seen: Array) -> tuple[int, int, bool]:

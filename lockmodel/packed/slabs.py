@@ -294,7 +294,8 @@ class Moves:
         at = range(len(worker)) if move.shape is Shape.CHAIN else sorted(allowed)
         edges = [move.edges[place] if place in allowed else None for place in at]
         free: dict[Places | None, Array] = {None: ~np.array([self._blocking(e, self.layout.last) for e in edges])}
-        for other in set(self.layout.outer):
+        # With two workers nobody else is in the way.
+        for other in set(self.layout.outer) if len(self.layout.outer) > 1 else ():
             free[other] = np.array([self._free(edge, other) for edge in edges])
         own = np.array([ALL if edge else 0 for edge in edges], np.uint64)
         return _OuterMove(move.shape, move.anchor, move.refuses, np.array(at), own, free)

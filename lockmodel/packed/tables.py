@@ -79,6 +79,8 @@ class Tables:
 
 def tables(system: System, crew: Crew) -> Tables:
     """Raises Unsupported where the arrays would be too large, or have no room for what the system does."""
+    if system.no_stall:
+        raise Unsupported("queues")
     if len(crew) > MAX_WORKERS:
         raise Unsupported(f"more than {MAX_WORKERS} workers")
     return _Builder(system, crew).tables()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lockmodel.prover.certificate import Certificate, Harmless, OutOfOrder
 from lockmodel.prover.instances import Examination, examine, prove
-from lockmodel.prover.size import most_states, surely_compiles
+from lockmodel.prover.size import most_places, most_states, surely_compiles
 from lockmodel.prover.symbolic import prove_program
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Harmless",
     "OutOfOrder",
     "examine",
+    "most_places",
     "most_states",
     "prove",
     "prove_program",

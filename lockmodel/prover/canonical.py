@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lockmodel.prover.places import Places
 from lockmodel.semantics import Action, Crew, Semantics, State, crew
@@ -26,13 +26,30 @@ def canonical_trace(places: Places, members: Sequence[int], *, orders: int = MAX
     roles = places.staffed(members, exactly=True)
     if roles is None:
         return None
-    workers = _crew(places.system, roles)
+    locations = [places.places[member].location for member in members]
+    return trace_to(
+        places.system, roles, locations, lambda semantics, state: len(semantics.stuck(state)) >= len(roles), orders
+    )
+
+
+def trace_to(
+    system: System,
+    roles: Sequence[str],
+    locations: Sequence[int],
+    reached: Callable[[Semantics, State], bool],
+    orders: int,
+) -> Trace | None:
+    """A trace in which one worker of each of the `roles` goes to its location, one after another, and nobody else does anything.
+
+    The last state must be one that is `reached`; else up to `orders` orders of the workers are tried.
+    """
+    workers = _crew(system, roles)
     numbers = _numbers(workers, roles)
-    semantics = Semantics(places.system, workers)
-    targets = {worker: places.places[member].location for worker, member in zip(numbers, members, strict=True)}
+    semantics = Semantics(system, workers)
+    targets = dict(zip(numbers, locations, strict=True))
     for order in itertools.islice(itertools.permutations(numbers), orders):
         trace = _run(semantics, [(worker, targets[worker]) for worker in order])
-        if trace is not None and semantics.stuck(trace.last) >= set(numbers):
+        if trace is not None and reached(semantics, trace.last):
             return trace
     return None
 

@@ -2,7 +2,8 @@
 
 Only shortest circles are of interest. Where a member waits for another one than the next, or two want the same lock, some of the
 members alone form a circle; so in what is looked at here, all requests differ and nobody waits for anyone but the next. Two workers
-at the same place, each waiting for what the other one holds (an upgrade), are a circle of two.
+at the same place, each waiting for what the other one holds (an upgrade), are a circle of two. A worker that holds all units of a pool and asks for
+one more waits for itself.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ class Circles:
     """The circles between `places`, the shortest first.
 
     `bounded`: whether the search for them was given up. `refuted`: how many beginnings of circles came to nothing, by the family of the
-    lock of which two members hold conflicting modes.
+    lock of which two members hold conflicting modes, and the transactions of these.
     """
 
     def __init__(self, places: Places, max_steps: int = MAX_STEPS) -> None:
         self.places = places
         self.bounded = False
-        self.refuted: Counter[str] = Counter()
+        self.refuted: Counter[tuple[str, tuple[str, ...]]] = Counter()
         self._left = max_steps
         self._components = _components(places.waits)
 
@@ -48,7 +49,7 @@ class Circles:
             for component in self._components:
                 for start in component:
                     if length == 2 and start in self.places.waits[start]:
-                        self._close([start, start], found)
+                        self._close([start] if self.places.waits_for_itself(start) else [start, start], found)
                     longer |= self._extend([start], component, length, found)
             if found:
                 yield found
@@ -94,7 +95,8 @@ class Circles:
         for member in path[:-1]:  # With the last one it is, since that one waits for it.
             resource = places.apart(member, following)
             if resource is not None:
-                self.refuted[places.system.resources[resource].family] += 1
+                between = {places.places[member].transaction, places.places[following].transaction}
+                self.refuted[places.system.resources[resource].family, tuple(sorted(between))] += 1
                 return False
         return True
 

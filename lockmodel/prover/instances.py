@@ -12,7 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 
 from lockmodel.digraph import Digraph
 from lockmodel.prover.canonical import MAX_ORDERS, canonical_trace
-from lockmodel.prover.certificate import Certificate
+from lockmodel.prover.certificate import Certificate, Exclusion
 from lockmodel.prover.circles import Circles
 from lockmodel.prover.order import Group, Order
 from lockmodel.prover.places import (
@@ -22,7 +22,6 @@ from lockmodel.prover.places import (
     is_straight,
     keeps_session_locks,
     waiting_places,
-    waits_for_pools,
 )
 from lockmodel.system import System
 from lockmodel.trace import Trace
@@ -51,8 +50,6 @@ def prove(system: System) -> Certificate | None:
 
 def examine(system: System) -> Examination:
     """Prove that no number of workers can deadlock, or find a deadlock of the workers that the spec has."""
-    if waits_for_pools(system):
-        return Examination(reason="a pool is waited for, about which the proof for any number says nothing")
     found = waiting_places(system)
     straight = is_straight(system)
     try:
@@ -82,9 +79,10 @@ def examine(system: System) -> Examination:
     if left:
         return Examination(reason="transactions may wait for each other in a circle", straight=straight)
     order_of_families = proof.order if _acyclic(_resource_order(found)) else None
-    return Examination(
-        replace(proof, order=order_of_families, refuted=sum(circles.refuted.values())), straight=straight
+    refuted = tuple(
+        Exclusion(lock, transactions, cases) for (lock, transactions), cases in circles.refuted.most_common()
     )
+    return Examination(replace(proof, order=order_of_families, refuted=refuted), straight=straight)
 
 
 def _steps(places: Places, members: tuple[int, ...]) -> int:

@@ -2,16 +2,18 @@
 
 Locks held are a function of the location, so a deadlock of any number of workers needs locations l1 … lk, each waiting, pairwise
 compatible in what they hold, where each waits for a lock that the next one holds, and the last for one of the first. What guards,
-branches and try-locks do can only make fewer locations reachable together.
+branches and try-locks do can only make fewer locations reachable together. A unit of a pool is such a lock too, which keeps nobody apart, and
+which a worker may wait for that holds one itself.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lockmodel.system import ActionKind, Hold, Request, Status, System
+from lockmodel.prover.staff import Staff
+from lockmodel.system import ActionKind, Edge, Hold, Request, Status, System
 
 MAX_CHECKS = 1_000_000
 MAX_WAITS = 200_000
@@ -47,18 +49,18 @@ class Places:
         self.system = system
         self.places = tuple(places if places is not None else waiting_places(system))
         self._held = [_modes(place) for place in self.places]
-        self._roles = {
-            place.transaction: [
-                role for role in system.roles if role.count != 0 and place.transaction in role.transactions
-            ]
-            for place in self.places
-        }
+        self._staff = Staff(system)
         self.single_roles: set[str] = set()
         self.waits = self._waits()
 
     def compatible(self, first: int, second: int) -> bool:
         """Whether two workers can hold the locks of these places at the same time."""
         return self.apart(first, second) is None
+
+    def waits_for_itself(self, index: int) -> bool:
+        """Whether a worker at this place asks for one more unit of a pool of which it holds some."""
+        wanted = self.places[index].request.resource
+        return self.system.resources[wanted].capacity is not None and wanted in self._held[index]
 
     def apart(self, first: int, second: int) -> int | None:
         """The resource of which the two places hold conflicting modes; None if they are compatible."""
@@ -70,31 +72,8 @@ class Places:
         return None
 
     def staffed(self, members: Iterable[int], *, exactly: bool) -> list[str] | None:
-        """A role for each of the places, such that there are workers enough; None if there are not.
-
-        Roles that have more than one worker have any number, unless `exactly` as many as the spec says are wanted.
-        """
-        left = {
-            role.name: role.count if role.count is not None and (exactly or role.count == 1) else None
-            for role in self.system.roles
-        }
-        found: list[str] = []
-        return found if self._staff([self.places[member].transaction for member in members], left, found) else None
-
-    def _staff(self, transactions: list[str], left: dict[str, int | None], found: list[str]) -> bool:
-        if len(found) == len(transactions):
-            return True
-        for role in self._roles[transactions[len(found)]]:
-            count = left[role.name]
-            if count == 0:
-                continue
-            left[role.name] = None if count is None else count - 1
-            found.append(role.name)
-            if self._staff(transactions, left, found):
-                return True
-            found.pop()
-            left[role.name] = count
-        return False
+        """A role for each of the places, such that there are workers enough; None if there are not (see `Staff.roles`)."""
+        return self._staff.roles([self.places[member].transaction for member in members], exactly=exactly)
 
     def _waits(self) -> list[set[int]]:
         holders: dict[int, list[int]] = defaultdict(list)
@@ -110,15 +89,21 @@ class Places:
                 checks += 1 + min(len(self._held[index]), len(self._held[other])) // 2
                 if checks > MAX_CHECKS or count > MAX_WAITS:
                     raise TooManyWaits
-                if not any(kind.conflict(mode, wanted.mode) for mode in self._held[other][wanted.resource]):
+                counted = self.system.resources[wanted.resource].capacity is not None
+                if not counted and not any(
+                    kind.conflict(mode, wanted.mode) for mode in self._held[other][wanted.resource]
+                ):
                     continue
-                if self.compatible(index, other) and self._two_workers(place.transaction, self.places[other]):
+                if self.waits_for_itself(index) and other == index:
+                    waits[index].add(index)
+                    count += 1
+                elif self.compatible(index, other) and self._two_workers(place.transaction, self.places[other]):
                     waits[index].add(other)
                     count += 1
         return waits
 
     def _two_workers(self, transaction: str, other: Place) -> bool:
-        first, second = self._roles[transaction], self._roles[other.transaction]
+        first, second = self._staff.of(transaction), self._staff.of(other.transaction)
         if not first or not second:
             return False
         if first == second and len(first) == 1 and first[0].count == 1:
@@ -130,7 +115,7 @@ class Places:
 def waiting_places(system: System) -> list[Place]:
     """The places of `system` in the order of their locations, each once."""
     found: dict[object, Place] = {}
-    distances = _distances(system)
+    distances = system.distances()
     run = _run_at_all(system)
     for location in system.locations:
         if location.request is None or not location.waits or not location.held or location.transaction not in run:
@@ -149,7 +134,7 @@ def waiting_places(system: System) -> list[Place]:
 
 
 def waits_for_pools(system: System) -> bool:
-    """Whether some worker may have to wait for a unit of a pool, about which places say nothing."""
+    """Whether some worker may have to wait for a unit of a pool."""
     run = _run_at_all(system)
     return any(
         location.request is not None
@@ -176,9 +161,16 @@ def is_straight(system: System) -> bool:
         and edge.update is None
         and not edge.faults
         and not any(_is_special(system, request) for request in edge.requests)
+        and (edge.action is not ActionKind.ACQUIRE or _keeps(system, location.index, edge))
         for location in system.locations
         for edge in location.edges
     )
+
+
+def _keeps(system: System, source: int, edge: Edge) -> bool:
+    """Whether after `edge` all is held that was held before, and what it takes."""
+    wanted = {Hold(request.resource, request.mode) for request in edge.requests}
+    return wanted.union(system.locations[source].held) <= set(system.locations[edge.target].held)
 
 
 def keeps_session_locks(system: System) -> bool:
@@ -194,19 +186,6 @@ def _is_special(system: System, request: Request) -> bool:
 def _run_at_all(system: System) -> set[str]:
     """The transactions that some worker runs."""
     return {transaction for role in system.roles if role.count != 0 for transaction in role.transactions}
-
-
-def _distances(system: System) -> dict[int, int]:
-    """For each location, how many transitions it is from idle, whatever guards and other workers say."""
-    distances = {0: 0}
-    pending = deque([0])
-    while pending:
-        here = pending.popleft()
-        for edge in system.locations[here].edges:
-            if edge.target not in distances:
-                distances[edge.target] = distances[here] + 1
-                pending.append(edge.target)
-    return distances
 
 
 def _modes(place: Place) -> dict[int, list[str]]:

@@ -174,6 +174,7 @@ class _Walk:
         self.kept = _NONE
         """What may be left of session locks at the end, by family."""
         self._places: dict[tuple[int, str], int] = {}
+        self._in_statement = False
         env: dict[str, Term] = {name: Choice(name, of) for name, of in transaction.choose}
         for name, expression in transaction.let:
             env[name] = env.get(expression.tree.id, SOME) if isinstance(expression.tree, ast.Name) else SOME
@@ -228,31 +229,60 @@ class _Walk:
 
     def _take(self, step: Lock, here: _Holding, rounds: tuple[object, ...]) -> _Holding | None:
         if step.table is not None:
-            here = self._request(step, 0, self._lock(step.table, step.table_mode, here), here, rounds)
+            table = self._lock(step.table, step.table_mode, here)
+            gives_up = step.wait is Wait.TIMEOUT
+            here = self._acquire(here, table) if gives_up else self._request(step, 0, table, here, rounds)
         wanted = self._lock(step.reference, step.mode, here)
         if step.wait is Wait.BLOCK:
-            return self._block(step.then, self._request(step, 1, wanted, here, rounds), rounds)
-        granted = self._block(step.then, self._acquire(here, wanted), rounds)
+            here = self._request(step, 1, wanted, here, rounds, kept=step.kept)
+            return self._block(step.then, self._alone(here), rounds)
+        taken = self._acquire(here, wanted) if step.kept else here
+        granted = self._block(step.then, self._alone(taken), rounds)
+        here = self._alone(here)
         if step.otherwise is not None:
             return _join(granted, self._block(step.otherwise, here, rounds))
-        if step.wait is Wait.NOWAIT:
+        if step.wait.fails:
             self._end(here)
             return granted
         return _join(granted, here)
 
     def _request(
-        self, step: Lock, part: int, wanted: SymbolicLock, here: _Holding, rounds: tuple[object, ...]
+        self,
+        step: Lock,
+        part: int,
+        wanted: SymbolicLock,
+        here: _Holding,
+        rounds: tuple[object, ...],
+        *,
+        kept: bool = True,
     ) -> _Holding:
         point = Point(self.transaction.name, wanted, here.may, here.must, step.position)
         # A later walk of the same place knows more ways to it.
         self.points[(step, part, rounds)] = point
-        return self._acquire(here, wanted)
+        return self._acquire(here, wanted) if kept else here
+
+    # The end of a statement
+
+    def _alone(self, here: _Holding) -> _Holding:
+        """What is known after a lock, which is a statement of its own if it is inside none."""
+        return here if self._in_statement else self._after_statement(here)
+
+    def _after_statement(self, here: _Holding) -> _Holding:
+        """Without a transaction block each statement gives back what it took, but session locks and units of pools."""
+        if self.transaction.block:
+            return here
+        return replace(here, may=self._outliving(here.may), must=self._outliving(here.must))
+
+    def _outliving(self, locks: Locks) -> Locks:
+        families = self.program.families
+        return frozenset(lock for lock in locks if families[lock.family].session or families[lock.family].capacity)
 
     def _acquire(self, here: _Holding, lock: SymbolicLock) -> _Holding:
         self.taken.add(lock)
         family = self.program.families[lock.family]
         if family.capacity is not None:
-            return here  # Nobody waits for one holder of a pool alone; see `symbolic`.
+            # Its holders keep nobody away from it, as long as there is another unit.
+            return replace(here, may=here.may | {lock})
         stacked = here.stacked | {lock} if family.session and lock in here.may else here.stacked
         must = here.must | {lock} if lock.definite else here.must
         return replace(here, may=here.may | {lock}, must=must, stacked=stacked)
@@ -294,6 +324,14 @@ class _Walk:
     # Loops
 
     def _loop(self, loop: Loop, here: _Holding, rounds: tuple[object, ...]) -> _Holding | None:
+        if loop.sql is None or self._in_statement:
+            return self._all_rounds(loop, here, rounds)
+        self._in_statement = True
+        after = self._all_rounds(loop, here, rounds)
+        self._in_statement = False
+        return None if after is None else self._after_statement(after)
+
+    def _all_rounds(self, loop: Loop, here: _Holding, rounds: tuple[object, ...]) -> _Holding | None:
         if not loop.over:
             return self._block(loop.body, here, rounds)
         if loop.order in ("forward", "reverse"):

@@ -97,10 +97,10 @@ class _Explain:
         """Whether anybody takes the wanted lock, and waits for the held one, in a conflicting mode."""
         held, wanted = constraint.held, constraint.wanted
         return any(
-            self.waits.conflict_in_family(lock, wanted) and Equalities.of(wanted.arguments, lock.arguments) is not None
+            self.waits.may_wait(lock, wanted) and Equalities.of(wanted.arguments, lock.arguments) is not None
             for _, lock in self.taken
         ) and any(
-            self.waits.conflict_in_family(held, point.request)
+            self.waits.may_wait(held, point.request)
             and Equalities.of(point.request.arguments, held.arguments) is not None
             for point in self.waits.points
         )

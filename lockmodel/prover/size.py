@@ -23,12 +23,7 @@ def surely_compiles(program: Program) -> bool:
 
 def most_states(program: Program, open_count: int) -> Number:
     """An upper bound of the states of `program`, with `open_count` workers in each role that may have any number."""
-    sizes = {
-        transaction.name: math.prod(len(program.sets[of]) for _, of in transaction.choose)
-        * math.prod(_values(program) for _ in transaction.let)
-        * (1 + _size(program, transaction.steps))
-        for transaction in program.transactions
-    }
+    sizes = _sizes(program)
     states: Number = math.prod(len(values) for values in program.variables.values())
     for role in program.roles:
         places = 2 + sum(sizes[name] for name in role.transactions)
@@ -36,6 +31,21 @@ def most_states(program: Program, open_count: int) -> Number:
         # The logarithm tells whether the power is worth computing.
         states = math.inf if count * math.log10(places) > 300 else states * places**count
     return states
+
+
+def most_places(program: Program) -> Number:
+    """An upper bound of the places at which a worker can be."""
+    return 2 + sum(_sizes(program).values())
+
+
+def _sizes(program: Program) -> dict[str, Number]:
+    """For each transaction, at how many places a worker in it can be, at most."""
+    return {
+        transaction.name: math.prod(len(program.sets[of]) for _, of in transaction.choose)
+        * math.prod(_values(program) for _ in transaction.let)
+        * (1 + _size(program, transaction.steps))
+        for transaction in program.transactions
+    }
 
 
 def _values(program: Program) -> int:

@@ -10,7 +10,9 @@ Where it has, as for two workers in the same loop, there is still no deadlock if
 it is waited for, asks for a later lock than that one in some fixed order: along a circle the locks would become ever later. This is the
 classical argument with a total order of locks, needed here only for what can be on a circle.
 
-Waits for a pool are for whoever has the units, not for one holder; the argument says nothing about them.
+Who waits for a unit of a pool for ever, waits for workers all of which wait for ever themselves, and one of them at least has a unit. So a
+unit counts as a lock that whoever asks for one may have to wait for, be it the worker's own; but two workers may have one each, so that it keeps
+nobody apart.
 """
 
 from __future__ import annotations
@@ -37,8 +39,6 @@ def prove_program(program: Program) -> Certificate | None:
         points = points_of(program)
         waits = Waits(program, points)
     except TooLarge:
-        return None
-    if any(program.families[point.request.family].capacity is not None for point in points.points):
         return None
     return _proof(program, points, waits, single=False) or _proof(program, points, waits, single=True)
 

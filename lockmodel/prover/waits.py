@@ -59,9 +59,14 @@ class Waits:
         """Whether the modes of two locks of one family conflict."""
         return self.program.families[first.family].kind.conflict(first.mode, second.mode)
 
+    def may_wait(self, held: SymbolicLock, wanted: SymbolicLock) -> bool:
+        """Whether who asks for `wanted` may have to wait for who has `held`: by their modes, or for a unit of the same pool."""
+        counted = self.program.families[held.family].capacity is not None
+        return held.family == wanted.family and (counted or self.conflict(held, wanted))
+
     def _wait(self, waiter: int, holder: int, lock: SymbolicLock) -> Wait | None:
         request = self.points[waiter].request
-        if not self.conflict(lock, request):
+        if not self.may_wait(lock, request):
             return None
         self._compared += 1
         if self._compared > MAX_PAIRS:
@@ -72,6 +77,8 @@ class Waits:
         return Wait(waiter, holder, lock, equal, self._exclusion(waiter, holder, lock, equal))
 
     def _exclusion(self, waiter: int, holder: int, lock: SymbolicLock, equal: Equalities) -> Exclusion | None:
+        if self._may_be_itself(waiter, holder, lock):
+            return None
         mine, theirs = self._must[waiter], self._must[holder]
         for held in mine.get(lock.family, ()):
             if self.conflict(held, lock) and self._meets_wanted(waiter, held, lock, equal):
@@ -84,6 +91,10 @@ class Waits:
         role = self._only_worker(waiter, holder)
         return None if role is None else Exclusion(role, role=True)
 
+    def _may_be_itself(self, waiter: int, holder: int, lock: SymbolicLock) -> bool:
+        """Whether the holder may be the waiter itself: of a pool's units it may have taken some."""
+        return waiter == holder and self.program.families[lock.family].capacity is not None
+
     def _meets_wanted(self, waiter: int, held: SymbolicLock, lock: SymbolicLock, equal: Equalities) -> bool:
         """Whether `held` by the waiter surely is the resource that it waits for, which the holder has as `lock`."""
         request = self.points[waiter].request
@@ -91,17 +102,18 @@ class Waits:
 
     def possible_through(self, wait: Wait, entered: SymbolicLock) -> bool:
         """Whether `wait` may happen while the waiter holds `entered`, the lock that somebody waits for in turn."""
-        if self.conflict_in_family(entered, wait.lock) and self._meets_wanted(
-            wait.waiter, entered, wait.lock, wait.equal
+        if self._may_be_itself(wait.waiter, wait.holder, wait.lock):
+            return True
+        if (
+            entered.family == wait.lock.family
+            and self.conflict(entered, wait.lock)
+            and self._meets_wanted(wait.waiter, entered, wait.lock, wait.equal)
         ):
             return False
         return not any(
             self.conflict(entered, other) and wait.equal.surely_meet(entered.arguments, other.arguments)
             for other in self._must[wait.holder].get(entered.family, ())
         )
-
-    def conflict_in_family(self, first: SymbolicLock, second: SymbolicLock) -> bool:
-        return first.family == second.family and self.conflict(first, second)
 
     def _only_worker(self, waiter: int, holder: int) -> str | None:
         """The role whose one worker alone can be at both points."""

@@ -16,7 +16,7 @@ from lockmodel.compiler import Compilation
 from lockmodel.expressions import Value
 from lockmodel.machine import Config
 from lockmodel.modes import SHARED
-from lockmodel.system import ActionKind, System
+from lockmodel.system import ActionKind, Edge, Hold, System
 
 MAX_RUNS = 20_000
 
@@ -100,11 +100,22 @@ def runs(compilation: Compilation, transaction: str, values: Mapping[str, Value]
                 if taken not in found:
                     found.add(taken)
                     yield Run(label, taken)
-            elif edge.action is ActionKind.ACQUIRE:
-                more = add(taken, system, [(request.resource, request.mode) for request in edge.requests])
-                pending.append((edge.target, label, more))
             elif edge.action is not ActionKind.REFUSE:
-                pending.append((edge.target, label, taken))
+                pending.append((edge.target, label, after(taken, system, index, edge)))
+
+
+def after(taken: tuple[Taken, ...], system: System, source: int, edge: Edge) -> tuple[Taken, ...]:
+    """`taken`, and what `edge`, which leads on from the location `source`, takes; without what is given back as its statement ends.
+
+    What is taken for the statement alone can't be seen when it has ended.
+    """
+    if edge.action is not ActionKind.ACQUIRE:
+        return taken
+    wanted = {Hold(request.resource, request.mode) for request in edge.requests}
+    lost = wanted.union(system.locations[source].held) - set(system.locations[edge.target].held)
+    gone = {Taken(system.resources[hold.resource].name, hold.mode) for hold in lost}
+    kept = [(request.resource, request.mode) for request in edge.requests]
+    return tuple(one for one in add(taken, system, kept) if one not in gone)
 
 
 def add(taken: tuple[Taken, ...], system: System, locks: Sequence[tuple[int, str]]) -> tuple[Taken, ...]:

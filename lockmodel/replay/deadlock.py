@@ -35,6 +35,15 @@ class Deadlock:
         """The workers of the cycle, as far as they are ours."""
         return frozenset(w for wait in self.waits for w in (wait.waiter, wait.blocker) if w is not None)
 
+    def bystanders(self, cycle: Sequence[int]) -> tuple[int, ...]:
+        """Workers that Postgres names though they are not in the model's `cycle`: they stand before one of its members in a queue.
+
+        Who is first in the queue for a row holds the row's tuple lock, and whoever comes later waits for that lock first
+        (heap_acquire_tuplock in src/backend/access/heap/heapam.c). So the cycle of Postgres goes through the head of the queue, which itself
+        waits for a member of the cycle, and holds nothing that the cycle needs.
+        """
+        return tuple(sorted(self.workers - frozenset(cycle)))
+
 
 def read_report(
     victim: int,

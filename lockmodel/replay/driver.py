@@ -13,27 +13,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import psycopg
-from psycopg import AsyncConnection, errors, sql
+from psycopg import errors, sql
 from psycopg.pq import TransactionStatus
 
 from lockmodel.errors import ReplayError, one_line
 from lockmodel.replay.deadlock import Deadlock, read_report
-from lockmodel.replay.observe import Observer
+from lockmodel.replay.observe import Observer, SeenLock
+from lockmodel.replay.pools import PoolEmpty, Pools
 from lockmodel.replay.sandbox import POLL_SECONDS, Sandbox, connect
 from lockmodel.replay.script import Command, Outcome, Script
+from lockmodel.replay.session import STEP_SECONDS, Connection, Session, deadlock_timeout
 from lockmodel.replay.sides import Observation
 from lockmodel.replay.statements import SchemaSql
 
-STEP_SECONDS = 15.0
-"""How long a step may take before the replay gives up on it; steps take milliseconds, so this is for a machine under load."""
-VICTIM_TIMEOUT = "300ms"
-"""The deadlock_timeout of the worker that closes the cycle: long enough to be seen waiting first."""
-OTHERS_TIMEOUT = "1h"
+STANDSTILL_SECONDS = 1.0
+"""How long nobody may go on before a deadlock that Postgres can't see counts as one: some times the deadlock_timeout of all."""
 
 _LOCK_OUTCOMES = (errors.DeadlockDetected, errors.LockNotAvailable, errors.SerializationFailure)
 """Errors by which Postgres says what became of a lock; all others are the statement's own."""
-
-Connection = AsyncConnection[tuple[object, ...]]
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,20 @@ class Done:
     command: Command
     seconds: float
     waits_for: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Standstill:
+    """A deadlock that goes through a pool, or a stall, as it was seen: for `seconds` nobody of it went on, and Postgres reported nothing.
+
+    `in_pool`: who waits for a connection, the pool, and who has its connections; `in_postgres`: who waits for whose locks.
+    """
+
+    seconds: float
+    in_pool: tuple[tuple[int, str, tuple[int, ...]], ...]
+    in_postgres: tuple[tuple[int, tuple[int, ...]], ...]
+    queue: bool = False
+    """Whether it is a stall."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,13 @@ class Performance:
     """The statement that did otherwise, if it was one that had waited and went on after `failed`."""
     victim_chosen: bool = True
     """Whether the replay could choose which worker Postgres aborts; only a superuser may."""
+    standstill: Standstill | None = None
+    """Instead of `deadlock`, where a pool is part of the cycle."""
+
+    @property
+    def deadlocked(self) -> bool:
+        """Whether it ended in a deadlock, reported by Postgres or not."""
+        return self.deadlock is not None or (self.standstill is not None and not self.standstill.queue)
 
 
 class Otherwise(Exception):
@@ -107,14 +125,16 @@ class Driver:
 
     async def perform(self, script: Script, setup: Sequence[SchemaSql]) -> Performance:
         """Run `setup` in a new schema, then `script`; everything is removed again before this returns."""
-        sessions: list[_Session] = []
+        sessions: list[Session] = []
+        pools = Pools(self.dsn, script.pools, lambda connection: self._configure(connection, script, None))
         try:
             schema = await self._sandbox.create()
             await self._set_up(setup, schema)
+            await pools.open()
             for number, name in enumerate(script.workers):
-                sessions.append(_Session(number, await connect(self.dsn, f"lockmodel {name}")))
-                await self._configure(sessions[-1], schema, script)
-            performance = await _Performance(self._monitor, sessions, script).run()
+                sessions.append(Session(number, await connect(self.dsn, f"lockmodel {name}"), pools, script))
+                await self._configure(sessions[-1].own, script, number)
+            performance = await _Performance(self._monitor, sessions, script, pools).run()
             performance = replace(performance, victim_chosen=self._chooses_victim)
             if performance.difference is None:
                 return performance
@@ -124,30 +144,31 @@ class Driver:
                 raise ReplayError(self._gone(error)) from None
             raise ReplayError(one_line(str(error))) from None
         finally:
-            await asyncio.shield(self._clean(sessions))
+            await asyncio.shield(self._clean(sessions, pools))
 
-    async def _look(self, sessions: Sequence[_Session], script: Script) -> tuple[Observation, ...]:
+    async def _look(self, sessions: Sequence[Session], script: Script) -> tuple[Observation, ...]:
         """Every worker's locks as they are now. What is not to be had is left out: it only illustrates the difference."""
         observer = Observer(self._monitor, self._sandbox.schema)
-        names = {session.pid: script.workers[session.worker] for session in sessions}
+        names = {pid: script.workers[session.worker] for session in sessions for pid in session.pids}
         found = []
         try:
             await self._monitor.execute("SET lock_timeout = '2s'")
             rows = await self._can_look_at_rows(observer, sessions)
             for session in sessions:
-                held = await (observer.held_rows_included(session.pid) if rows else observer.held(session.pid))
-                blockers = await observer.blocking_pids(session.pid)
+                look = observer.held_rows_included if rows else observer.held
+                held = frozenset[SeenLock]().union(*[await look(pid) for pid in session.pids])
+                blockers = [other for pid in session.pids for other in await observer.blocking_pids(pid)]
                 found.append(Observation(held, tuple(names.get(pid, f"process {pid}") for pid in blockers), rows))
             await self._monitor.execute("RESET lock_timeout")
         except (psycopg.Error, ReplayError):
             return ()
         return tuple(found)
 
-    async def _can_look_at_rows(self, observer: Observer, sessions: Sequence[_Session]) -> bool:
+    async def _can_look_at_rows(self, observer: Observer, sessions: Sequence[Session]) -> bool:
         try:
             await observer.set_up()
             for session in sessions:
-                await observer.held_rows_included(session.pid)
+                await observer.held_rows_included(session.own.info.backend_pid)
         except (psycopg.Error, ReplayError):
             return False
         return True
@@ -180,13 +201,11 @@ class Driver:
             place = statement.at(_number(error.diag.statement_position))
             raise ReplayError(f"the spec's schema SQL fails: {_said(error)}; mend it", place) from None
 
-    async def _configure(self, session: _Session, schema: str, script: Script) -> None:
-        number, connection = session.worker, session.connection
-        await connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(schema)))
-        # Where no deadlock is foreseen, one that comes all the same must be seen.
-        timeout = VICTIM_TIMEOUT if script.victim in (None, number) else OTHERS_TIMEOUT
+    async def _configure(self, connection: Connection, script: Script, number: int | None) -> None:
+        """Make `connection` ready for worker `number` (None: for a pool, whose worker is not known yet)."""
+        await connection.execute(sql.SQL("SET search_path TO {}").format(sql.Identifier(self._sandbox.schema)))
         # Only a superuser may set these; without them the victim is Postgres's choice, and messages are in its language.
-        for setting, value in (("deadlock_timeout", timeout), ("lc_messages", "C")):
+        for setting, value in (("deadlock_timeout", deadlock_timeout(script, number)), ("lc_messages", "C")):
             try:
                 await connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
             except errors.InsufficientPrivilege:
@@ -194,20 +213,24 @@ class Driver:
         for setting in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"):
             await connection.execute("SELECT set_config(%s, '0', false)", (setting,))
 
-    async def _clean(self, sessions: Sequence[_Session]) -> None:
+    async def _clean(self, sessions: Sequence[Session], pools: Pools) -> None:
         """End every worker's backend, wait until it is gone, and drop the schema."""
+        pids = [pid for session in sessions for pid in session.pids]
         try:
             if self._monitor.closed:
                 # An interruption at a bad moment costs us the connection, but not the server.
                 with contextlib.suppress(ReplayError):
                     self._monitor = self._sandbox.monitor = await connect(self.dsn, "lockmodel monitor")
             for session in sessions:
+                await session.leave_pool()
+            for pid in pids:
                 if not self._monitor.closed:
-                    await self._monitor.execute("SELECT pg_terminate_backend(%s)", (session.pid,))
+                    await self._monitor.execute("SELECT pg_terminate_backend(%s)", (pid,))
             for session in sessions:
                 await session.close()
+            await pools.close()
             if not self._monitor.closed:
-                await self._sandbox.wait_until_gone([session.pid for session in sessions])
+                await self._sandbox.wait_until_gone([*pids, *pools.pids])
                 await self._sandbox.drop()
         except psycopg.OperationalError as error:
             if not self._monitor.closed:
@@ -216,52 +239,22 @@ class Driver:
                 ) from None
 
 
-class _Session:
-    """One worker's connection, and the statement that it is running."""
-
-    def __init__(self, worker: int, connection: Connection) -> None:
-        self.worker = worker
-        self.connection = connection
-        self.pid = connection.info.backend_pid
-        self.running: asyncio.Task[tuple[int, object]] | None = None
-        self.sent: Command | None = None
-        """What was sent last."""
-        self.waited = False
-        """Whether that was seen waiting."""
-
-    def send(self, command: Command) -> None:
-        self.sent, self.waited = command, False
-        self.running = asyncio.create_task(self._execute(command.sql))
-
-    async def _execute(self, statement: str) -> tuple[int, object]:
-        """The number of rows and the first value that `statement` returned (None if it returned none)."""
-        cursor = await self.connection.execute(statement)
-        value: object = None
-        # Of several statements in one text, the last says what happened.
-        while cursor.nextset():
-            pass
-        if cursor.description is not None and (row := await cursor.fetchone()):
-            value = row[0] if row else None
-        return cursor.rowcount, value
-
-    async def close(self) -> None:
-        if self.running is not None:
-            # Its backend has been terminated, so the statement ends by itself; cancelling it would only send a signal after it.
-            await asyncio.wait({self.running}, timeout=STEP_SECONDS)
-            self.running.cancel()
-            await asyncio.gather(self.running, return_exceptions=True)
-        await self.connection.close()
-
-
 class _Performance:
     """The run of one script."""
 
-    def __init__(self, monitor: Connection, sessions: Sequence[_Session], script: Script) -> None:
+    def __init__(
+        self, monitor: Connection, sessions: Sequence[Session], script: Script, pools: Pools | None = None
+    ) -> None:
         self.monitor = monitor
         self.sessions = sessions
         self.script = script
-        self.workers = {session.pid: session.worker for session in sessions}
+        self.pools = pools
         self.done: list[Done] = []
+
+    @property
+    def workers(self) -> dict[int, int]:
+        """Worker numbers by process number."""
+        return {pid: session.worker for session in self.sessions for pid in session.pids}
 
     async def run(self) -> Performance:
         current: Command | None = None
@@ -271,6 +264,8 @@ class _Performance:
                 current = command
                 closes = bool(self.script.cycle) and index == len(self.script.commands) - 1
                 deadlock = await self._step(command, closes)
+            if self.script.watched:
+                return Performance(tuple(self.done), standstill=await self._stand_still())
             if self.script.cycle and deadlock is None:
                 deadlock = await self._await_deadlock()
         except Otherwise as difference:
@@ -301,7 +296,7 @@ class _Performance:
         self.done.append(Done(command, time.monotonic() - started, waits_for))
         return deadlock
 
-    async def _until_complete(self, session: _Session, command: Command | None, started: float) -> None:
+    async def _until_complete(self, session: Session, command: Command | None, started: float) -> None:
         """Wait for `session`'s statement; `command` is None for one that was waiting and must go on now."""
         assert session.running is not None
         blocked = 0
@@ -310,22 +305,29 @@ class _Performance:
             if session.running.done():
                 break
             blockers = await self._blockers(session)
-            blocked = blocked + 1 if blockers else 0
+            in_pool = self._waits_in_pool(session)
+            blocked = blocked + 1 if blockers or in_pool else 0
             # Seen twice, so that a lock released this very moment is not taken for a wait.
-            if blocked > 3 and (ours := [pid for pid in blockers if pid in self.workers]) and command is not None:
-                raise Otherwise(f"waits for {self._names(ours)}, where the model says that nobody is in the way")
+            session.waited = session.waited or bool(blockers)
+            may_wait = command is None or command.outcome is Outcome.TIMES_OUT
+            if blocked > 3 and (ours := [pid for pid in blockers if pid in self.workers]) and not may_wait:
+                raise Otherwise(
+                    f"waits for {self._names(ours, session)}, where the model says that nobody is in the way"
+                )
+            if blocked > 3 and in_pool and command is not None:
+                raise Otherwise("waits in the pool, where the model says that a connection is left")
             if time.monotonic() - started > STEP_SECONDS:
                 raise Otherwise(self._overdue(blockers))
         self._judge(session, command)
 
-    async def _goes_on(self, session: _Session, started: float) -> None:
+    async def _goes_on(self, session: Session, started: float) -> None:
         """Wait for a statement that waited, and must now come to its end."""
         try:
             await self._until_complete(session, None, started)
         except Otherwise as other:
             raise Otherwise(str(other), session.sent) from None
 
-    async def _waits_again(self, session: _Session, blockers: Sequence[int], started: float) -> None:
+    async def _waits_again(self, session: Session, blockers: Sequence[int], started: float) -> None:
         """Wait until a statement that waited has taken what it waited for, and waits for one of `blockers`.
 
         Until then what it is about to take could still be taken by others.
@@ -353,14 +355,14 @@ class _Performance:
             return f"still waits for {self._names(blockers)}, where the model says that it goes on"
         return f"did not come back within {STEP_SECONDS:g} s"
 
-    def _judge(self, session: _Session, command: Command | None) -> None:
+    def _judge(self, session: Session, command: Command | None) -> None:
         """Whether the finished statement did what was expected. Raises Otherwise."""
         assert session.running is not None
         refused, rows = False, -1
         try:
             rows, value = session.running.result()
             refused = command is not None and command.conditional and (rows == 0 or value is False)
-        except errors.LockNotAvailable:
+        except (errors.LockNotAvailable, PoolEmpty):
             refused = True
         except errors.DeadlockDetected as error:
             raise Otherwise(f"deadlock detected (40P01): {one_line(error.diag.message_detail or '')}") from None
@@ -371,7 +373,8 @@ class _Performance:
                 raise
             raise self._fails(session, error) from None
         self._check_transaction(session)
-        if command is not None and refused is not (command.outcome is Outcome.REFUSED):
+        must_be = command is not None and command.outcome in (Outcome.REFUSED, Outcome.TIMES_OUT)
+        if command is not None and refused is not must_be:
             what = "is refused" if refused else "is granted"
             raise Otherwise(f"{what}, where the model says that it {command.outcome}{_no_row(command, rows)}")
         if command is None and refused:
@@ -387,8 +390,10 @@ class _Performance:
             pids = await self._blockers(session)
             waits_for = tuple(self.workers[pid] for pid in pids if pid in self.workers)
             session.waited = session.waited or bool(pids)
-            if set(waits_for) & set(command.blockers):
+            if set(waits_for) & {*command.blockers, *command.behind}:
                 return None, waits_for
+            if self._waits_in_pool(session):
+                return None, self._holders(session.asks)
             if waits_for and time.monotonic() - started > 1.0:
                 wanted = self._workers(command.blockers)
                 raise Otherwise(f"waits for {self._names(pids)}, where the model says for {wanted}")
@@ -405,6 +410,39 @@ class _Performance:
             raise Otherwise(f"is granted, where the model says that it waits for {wanted}{_no_row(command, rows)}")
         self._judge(session, command)
         raise Otherwise("ended without waiting")
+
+    def _waits_in_pool(self, session: Session) -> bool:
+        """Whether `session` is seen to wait for a connection: all who ask that pool for one are in its queue."""
+        pool = session.asks
+        if pool is None or self.pools is None:
+            return False
+        return self.pools.waiting(pool) >= sum(one.asks == pool for one in self.sessions)
+
+    def _holders(self, pool: str | None) -> tuple[int, ...]:
+        return tuple(one.worker for one in self.sessions if any(name == pool for name, _ in one.units))
+
+    async def _stand_still(self) -> Standstill:
+        """Watch those of a cycle that goes through a pool, or of a stall, for a while: none may go on, and Postgres must say nothing."""
+        members = [self.sessions[worker] for worker in self.script.watched]
+        tasks = {session.running: session for session in members if session.running is not None}
+        started = time.monotonic()
+        finished, _ = await asyncio.wait(list(tasks), timeout=STANDSTILL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for task in finished:
+            command = tasks[task].sent
+            if (error := task.exception()) is not None:
+                raise Otherwise(f"fails: {one_line(str(error), 160)}", command)
+            given = command is not None and command.takes_connection
+            goes_on = "goes on, and there is no stall" if self.script.queued else "goes on, and there is no deadlock"
+            raise Otherwise("is given a connection" if given else goes_on, command)
+        in_pool, in_postgres = [], []
+        for session in members:
+            if (pool := session.asks) is not None:
+                in_pool.append((session.worker, pool, self._holders(pool)))
+            else:
+                pids = await self._blockers(session)
+                in_postgres.append((session.worker, tuple(self.workers[pid] for pid in pids if pid in self.workers)))
+        seconds, queue = time.monotonic() - started, bool(self.script.queued)
+        return Standstill(seconds, tuple(in_pool), tuple(in_postgres), queue)
 
     async def _await_deadlock(self) -> Deadlock:
         """Wait until Postgres aborts one of the cycle's members."""
@@ -441,7 +479,7 @@ class _Performance:
                 return self._deadlock(worker, error, seen_waiting=True)
         return None
 
-    def _fails(self, session: _Session, error: psycopg.Error) -> ReplayError:
+    def _fails(self, session: Session, error: psycopg.Error) -> ReplayError:
         """That a statement failed for a reason of its own: nothing is known of the locks then, and the SQL is to be mended."""
         command, name = session.sent, self.script.workers[session.worker]
         position = command.position if command is not None else None
@@ -452,25 +490,30 @@ class _Performance:
             advice = f"the row is {whose}; let the step delete it again (INSERT …; DELETE …), or insert another value"
         return ReplayError(f"the statement of this step fails in {name}: {_said(error)}; {advice}", position)
 
-    def _check_transaction(self, session: _Session) -> None:
+    def _check_transaction(self, session: Session) -> None:
         """Refuse a statement that ended the transaction it is in. Raises ReplayError."""
         command = session.sent
+        if command is None or not command.in_block or command.takes_connection:
+            return
         ended = session.connection.info.transaction_status is TransactionStatus.IDLE
-        if command is not None and ended and command.sql not in ("COMMIT", "ROLLBACK"):
+        if ended and command.sql not in ("COMMIT", "ROLLBACK"):
             message = "the sql of this step ends the transaction; write a step, commit or rollback, for that"
             raise ReplayError(message, command.position)
 
     def _workers(self, workers: Sequence[int]) -> str:
         return ", ".join(self.script.workers[worker] for worker in workers)
 
-    async def _blockers(self, session: _Session) -> list[int]:
+    async def _blockers(self, session: Session) -> list[int]:
         cursor = await self.monitor.execute("SELECT pg_blocking_pids(%s)", (session.pid,))
         row = await cursor.fetchone()
         assert row is not None
         return list(row[0])  # type: ignore[call-overload, no-any-return]
 
-    def _names(self, pids: Sequence[int]) -> str:
-        return ", ".join(self.script.workers[self.workers[pid]] for pid in pids if pid in self.workers)
+    def _names(self, pids: Sequence[int], waiter: Session | None = None) -> str:
+        """The workers of `pids`; of `waiter` itself it is another connection."""
+        workers = [self.workers[pid] for pid in pids if pid in self.workers]
+        own = None if waiter is None else waiter.worker
+        return ", ".join("another connection of its own" if one == own else self.script.workers[one] for one in workers)
 
 
 def _said(error: psycopg.Error) -> str:

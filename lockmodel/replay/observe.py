@@ -9,13 +9,13 @@ for the one and not for the other. Such a change is a `SeenLock` of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg import AsyncConnection, errors, sql
 
-from lockmodel.errors import ReplayError, one_line
+from lockmodel.errors import Position, ReplayError, SpecError, one_line, quote
 
 _TABLE_MODES = {
     "AccessShareLock": "ACCESS SHARE",
@@ -85,10 +85,10 @@ class Observer:
         rows = await self._rows("SELECT unnest(pg_blocking_pids(%s))", (pid,))
         return tuple(dict.fromkeys(row[0] for row in rows))
 
-    async def held(self, pid: int, row_tables: Iterable[str] = ()) -> frozenset[SeenLock]:
-        """All table and advisory locks of `pid` in the schema, and its row locks in `row_tables`.
+    async def held(self, pid: int, row_tables: Mapping[str, Position] | None = None) -> frozenset[SeenLock]:
+        """All table and advisory locks of `pid` in the schema, and its row locks in `row_tables`: each with where the spec names it.
 
-        Raises ReplayError for one of these tables without a primary key.
+        Raises SpecError for one of these tables that is not there or has no primary key.
         """
         found = await self._table_locks(pid)
         found |= {
@@ -101,9 +101,15 @@ class Observer:
             )
         }
         exclusive = await self._closed_tables()
-        for table in row_tables:
+        for table, position in (row_tables or {}).items():
             if not await self._primary_key(table):
-                raise ReplayError(f"the rows of {table} have no primary key to know them by")
+                missing = (
+                    f"there is no table {quote(table)} in the schema of the replay, which the resource stands for; "
+                )
+                mend = "name another, or make it there (with the search path, or the schema that a target is given)"
+                there = await self._is_there(table)
+                message = f"the rows of {table} have no primary key to know them by" if there else missing + mend
+                raise SpecError(position, message)
             if table not in exclusive:
                 found |= await self._row_locks(pid, table)
         return frozenset(found)
@@ -135,10 +141,10 @@ class Observer:
         }
 
     async def _closed_tables(self) -> frozenset[str]:
-        """The tables that can't be read now, since somebody holds ACCESS EXCLUSIVE: their rows are not looked at."""
+        """The tables that can't be read now, since somebody holds ACCESS EXCLUSIVE on them or on an index: their rows are not looked at."""
         rows = await self._rows(
-            "SELECT c.relname FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
-            " JOIN pg_namespace n ON n.oid = c.relnamespace"
+            "SELECT t.relname FROM pg_locks l LEFT JOIN pg_index i ON i.indexrelid = l.relation"
+            " JOIN pg_class t ON t.oid = coalesce(i.indrelid, l.relation) JOIN pg_namespace n ON n.oid = t.relnamespace"
             # Who waits for a row has a lock on its tuple, of the same mode.
             " WHERE n.nspname = %s AND l.mode = 'AccessExclusiveLock' AND l.locktype = 'relation'",
             (self.schema,),
@@ -182,11 +188,15 @@ class Observer:
         if table not in self._keys:
             rows = await self._rows(
                 "SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)"
-                " WHERE i.indrelid = %s::regclass AND i.indisprimary ORDER BY array_position(i.indkey, a.attnum)",
+                " WHERE i.indrelid = to_regclass(%s) AND i.indisprimary ORDER BY array_position(i.indkey, a.attnum)",
                 (sql.Identifier(self.schema, table).as_string(self.monitor),),
             )
             self._keys[table] = tuple(name for (name,) in rows)
         return self._keys[table]
+
+    async def _is_there(self, table: str) -> bool:
+        name = sql.Identifier(self.schema, table).as_string(self.monitor)
+        return bool(await self._rows("SELECT WHERE to_regclass(%s) IS NOT NULL", (name,)))
 
     async def _rows(self, query: Any, parameters: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
         cursor = await self.monitor.execute(query, parameters)

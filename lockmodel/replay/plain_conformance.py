@@ -14,12 +14,14 @@ from psycopg import sql
 from lockmodel.compiler import Compilation
 from lockmodel.errors import ReplayError, UsageError, one_line
 from lockmodel.expressions import Value
-from lockmodel.replay.comparison import Observed, Run, Taken, add, compare
+from lockmodel.replay.comparison import Observed, Run, Taken, add, after, compare
 from lockmodel.replay.conformance import Conformance
-from lockmodel.replay.observe import Observer
+from lockmodel.replay.observe import Observer, SeenLock
+from lockmodel.replay.pools import Pools
 from lockmodel.replay.replayer import Prepared, prepare
 from lockmodel.replay.sandbox import Sandbox, connect
 from lockmodel.replay.script import NotRealizable, Script, from_trace
+from lockmodel.replay.session import Connection, Session
 from lockmodel.semantics import Action, Crew, Semantics, State
 from lockmodel.spec import Spec
 from lockmodel.system import ActionKind
@@ -82,13 +84,14 @@ def _runs(semantics: Semantics) -> Iterator[tuple[Trace, tuple[Taken, ...]]]:
         states, actions, taken = pending.pop()
         for action in semantics.actions(states[-1]):
             edge = action.edge
-            after = semantics.after(states[-1], action)
-            longer = ((*states, after), (*actions, action))
+            longer = ((*states, semantics.after(states[-1], action)), (*actions, action))
             if edge.action in (ActionKind.COMMIT, ActionKind.ROLLBACK):
                 yield Trace(semantics.crew, *longer), taken
                 continue
-            locks = [(request.resource, request.mode) for request in edge.requests]
-            pending.append((*longer, add(taken, semantics.system, locks)))
+            more = add(taken, semantics.system, [(request.resource, request.mode) for request in edge.requests])
+            if edge.action is not ActionKind.START:
+                more = after(taken, semantics.system, states[-1].locations[0], edge)
+            pending.append((*longer, more))
 
 
 def _parameters(label: str) -> dict[str, Value]:
@@ -111,14 +114,22 @@ async def _observe(prepared: Prepared, way: Way, dsn: str) -> tuple[list[Observe
         schema = await sandbox.create()
         observer = Observer(monitor, schema)
         await observer.set_up()
-        worker = await connect(dsn, "lockmodel worker")
+        path = sql.SQL("SET search_path = {}").format(sql.Identifier(schema))
+
+        async def configure(connection: Connection) -> None:
+            await connection.execute(path)
+
+        pools = Pools(dsn, script.pools, configure)
+        worker = Session(0, await connect(dsn, "lockmodel worker"), pools, script)
         try:
-            await worker.execute(sql.SQL("SET search_path = {}").format(sql.Identifier(schema)))
+            await configure(worker.own)
             for statement in prepared.setup:
-                await worker.execute(statement.sql.encode())
+                await worker.own.execute(statement.sql.encode())
+            await pools.open()
             observed = await _statements(prepared, script, worker, observer)
         finally:
             await worker.close()
+            await pools.close()
         version = (monitor.info.parameter_status("server_version") or "?").split()[0]
     except psycopg.Error as error:
         if monitor.closed or error.sqlstate is None:
@@ -132,18 +143,17 @@ async def _observe(prepared: Prepared, way: Way, dsn: str) -> tuple[list[Observe
         await monitor.close()
 
 
-async def _statements(
-    prepared: Prepared, script: Script, worker: psycopg.AsyncConnection[tuple[object, ...]], observer: Observer
-) -> list[Observed]:
+async def _statements(prepared: Prepared, script: Script, worker: Session, observer: Observer) -> list[Observed]:
     """The statements of the transaction, each with the locks that it added."""
     found: list[Observed] = []
     before: frozenset[Taken] = frozenset()
     for command in script.commands:
-        await worker.execute(command.sql.encode())
-        locks = await observer.held(worker.info.backend_pid, prepared.bindings.row_tables)
+        await worker.send(command)
+        held_by = [await observer.held(pid, prepared.bindings.row_tables) for pid in worker.pids]
+        locks = frozenset[SeenLock]().union(*held_by)
         known = (prepared.bindings.taken(lock) for lock in locks)
         held = frozenset(taken for taken in known if taken is not None and taken.resource in prepared.bindings.told)
         if held - before:
-            found.append(Observed(command.sql, held - before))
+            found.append(Observed(command.shown, held - before))
         before |= held
     return found

@@ -11,7 +11,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,7 +20,7 @@ from typing import TypeVar
 from lockmodel.compiler import Compilation
 from lockmodel.replay.driver import Driver, Performance
 from lockmodel.replay.schedules import random_schedule, schedule_seeds
-from lockmodel.replay.script import NotRealizable, Outcome, Script, from_trace
+from lockmodel.replay.script import Ask, NotRealizable, Outcome, Script, from_trace
 from lockmodel.replay.server import EmbeddedServer
 from lockmodel.replay.sides import WorkerSides, compare_sides, seen
 from lockmodel.replay.statements import SchemaSql, Statements, schema_of
@@ -97,8 +97,8 @@ class SchedulesReplay:
 
     @property
     def deadlocks(self) -> int:
-        """How many schedules ended in a 40P01."""
-        return sum(run.performance.deadlock is not None for run in self.runs)
+        """How many schedules ended in a 40P01, or in a deadlock that goes through a pool."""
+        return sum(run.performance.deadlocked for run in self.runs)
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,9 @@ class Prepared:
         )
 
 
-def prepare(spec: Spec) -> Prepared:
-    """Compile `spec` (overrides applied) and find the SQL of its steps."""
-    compilation = Compilation(resolve(spec))
+def prepare(spec: Spec, compilation: Compilation | None = None) -> Prepared:
+    """Compile `spec` (overrides applied), if that has not been done, and find the SQL of its steps."""
+    compilation = compilation or Compilation(resolve(spec))
     # Advisory keys are shared by the whole database, so those of each replay are its own.
     advisory_class = secrets.randbelow(2**31)
     statements = Statements(compilation.program, compilation.system.resources, schema_of(spec), advisory_class)
@@ -138,12 +138,12 @@ def prepare(spec: Spec) -> Prepared:
     return Prepared(compilation, statements, Bindings(spec, compilation.program, resources, own=places))
 
 
-def replay_trace(prepared: Prepared, trace: Trace, dsn: str | None = None) -> TraceReplay:
-    """Replay `trace` on the server behind `dsn` (None: an embedded one, for this replay alone)."""
+def replay_trace(prepared: Prepared, trace: Trace, dsn: str | None = None, asks: Sequence[Ask] = ()) -> TraceReplay:
+    """Replay `trace` on the server behind `dsn` (None: an embedded one, for this replay alone); `asks`: see `from_trace`."""
     started = time.monotonic()
     synthetic = prepared.statements.synthetic
     try:
-        script = from_trace(prepared.compilation, prepared.statements, trace)
+        script = from_trace(prepared.compilation, prepared.statements, trace, asks)
     except NotRealizable as error:
         seconds = time.monotonic() - started
         return TraceReplay(ReplayOutcome.NOT_REALIZABLE, "", seconds, reason=str(error), synthetic=synthetic)
@@ -192,7 +192,8 @@ def _can_wait(system: System, crew: Crew) -> bool:
     """Whether some lock that a worker asks for conflicts with one that another may hold."""
     requests = {location.request for location in system.locations if location.request is not None and location.waits}
     held = {hold for location in system.locations for hold in location.held}
-    return len(crew) > 1 and any(system.conflicts(hold, request) for hold in held for request in requests)
+    pools = any(system.resources[request.resource].capacity is not None for request in requests)
+    return len(crew) > 1 and (pools or any(system.conflicts(hold, request) for hold in held for request in requests))
 
 
 def default_dsn() -> str | None:

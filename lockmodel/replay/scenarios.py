@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lockmodel.checker import check
 from lockmodel.compiler import Compilation
-from lockmodel.errors import SpecError, quote, suggestion
+from lockmodel.errors import SpecError, UsageError, quote, suggestion
 from lockmodel.explanation import step_text
 from lockmodel.exploration import Limits
 from lockmodel.overrides import Overrides, apply
@@ -24,11 +24,13 @@ from lockmodel.replay.replayer import (
     replay_trace,
     run_to_the_end,
 )
+from lockmodel.replay.script import Ask
 from lockmodel.resolver import resolve
 from lockmodel.scenario import RefutedOutcome, SafeOutcome, Scenario
 from lockmodel.semantics import Action, Semantics, State, crew
 from lockmodel.spec import Spec
-from lockmodel.system import Edge
+from lockmodel.stepping import named_action
+from lockmodel.system import Edge, System
 from lockmodel.trace import Trace
 
 ANY_COUNT = 2
@@ -45,6 +47,9 @@ class ScenarioRun:
     replay: TraceReplay | CodeReplay | SchedulesReplay
     claim: str
     unmet: str | None
+    system: System | None = None
+    """With `trace`, what was replayed; None for random schedules."""
+    trace: Trace | None = None
 
 
 def run(scenario: Scenario, dsn: str, limits: Limits | None = None) -> ScenarioRun:
@@ -54,19 +59,32 @@ def run(scenario: Scenario, dsn: str, limits: Limits | None = None) -> ScenarioR
         return _safe(scenario, scenario.outcome, spec, dsn)
     compilation = Compilation(resolve(spec))
     trace = _trace(scenario, spec, compilation, limits)
+    asks = schedule_asks(scenario, compilation, trace)
+    if asks and spec.replay is not None:
+        message = (
+            "`asks for` needs a spec with its own sql; on real code each worker asks when the others have got that far"
+        )
+        raise SpecError(scenario.at("schedule"), message)
     replay: TraceReplay | CodeReplay
     if spec.replay is not None:
         replay = run_to_the_end(lambda: replay_code(spec, compilation, trace, dsn))
-        outcome, deadlock = outcome_of(replay), replay.deadlock
+        outcome, deadlocked = outcome_of(replay), replay.deadlock is not None
         said = replay.difference or ""
     else:
-        replay = replay_trace(prepare(spec), trace, dsn)
-        outcome, deadlock = replay.outcome, replay.performance.deadlock if replay.performance else None
+        replay = replay_trace(prepare(spec), trace, dsn, asks)
+        outcome, deadlocked = replay.outcome, replay.performance is not None and replay.performance.deadlocked
         said = (replay.performance.difference if replay.performance else None) or replay.reason
     unmet = _unmet(scenario, outcome, said)
-    if unmet is None and scenario.outcome == "deadlock" and deadlock is None:
+    if unmet is None and scenario.outcome == "deadlock" and not deadlocked:
         unmet = "expected a deadlock; the schedule ended in none, as the model says"
-    return ScenarioRun(scenario, spec, replay, scenario.scenario, unmet)
+    if unmet is None and scenario.outcome == "stall" and not _stalled(replay):
+        unmet = "expected a stall; the schedule ended in none, as the model says"
+    return ScenarioRun(scenario, spec, replay, scenario.scenario, unmet, compilation.system, trace)
+
+
+def _stalled(replay: TraceReplay | CodeReplay) -> bool:
+    """Whether workers were seen to be held up by a queue alone."""
+    return isinstance(replay, TraceReplay) and replay.script is not None and bool(replay.script.queued)
 
 
 def outcome_of(replay: CodeReplay) -> ReplayOutcome:
@@ -88,7 +106,10 @@ def _unmet(scenario: Scenario, outcome: ReplayOutcome, said: str) -> str | None:
 def _spec(scenario: Scenario) -> Spec:
     """The scenario's spec, with its own sets, workers and options."""
     here = scenario.spec
-    spec = here if isinstance(here, Spec) else load(os.path.normpath(Path(scenario.at().file).parent / here))
+    try:
+        spec = here if isinstance(here, Spec) else load(os.path.normpath(Path(scenario.at().file).parent / here))
+    except UsageError as error:  # The file can't be read.
+        raise SpecError(scenario.at("spec"), str(error)) from None
     sets = {name: tuple(value) if isinstance(value, list) else value for name, value in scenario.set.items()}
     given = {name: value if isinstance(value, int | tuple) else (value,) for name, value in sets.items()}
     workers: str | int | None = ""
@@ -137,17 +158,66 @@ def schedule_trace(scenario: Scenario, compilation: Compilation) -> Trace:
         [(name, text)] = entry.items()
         if name not in numbers:
             raise SpecError(position, f"unknown worker {quote(name)}; {suggestion(name, numbers)}")
-        steps.append((numbers[name], " ".join(text.split())))
-    found = _follow(semantics, semantics.initial, steps)
+        if _asked(text) is None:
+            steps.append((index, numbers[name], " ".join(text.split())))
+    found = _follow(semantics, semantics.initial, [(worker, text) for _, worker, text in steps])
     reached = len(found) - 1
     if reached < len(steps):
-        worker, text = steps[reached]
+        index, worker, text = steps[reached]
         can = [step_text(edge.action, edge.label) for edge in _possible(semantics, found[-1][1], worker)]
-        position = scenario.at("schedule", reached)
+        position = scenario.at("schedule", index)
         what = f"{semantics.crew.names[worker]} can't do {quote(text)} here"
         raise SpecError(position, f"{what}; it can: {', '.join(can[:6]) or 'nothing, it waits'}")
     actions = tuple(action for action, _ in found if action is not None)
     return Trace(semantics.crew, tuple(state for _, state in found), actions)
+
+
+def _means(semantics: Semantics, state: State, action: Action, text: str) -> bool:
+    """Whether `text` is said of `action`: what it does, or also what comes after a choice that takes no time (`…, then lane[1] …`)."""
+    edge = action.edge
+    said = " ".join(step_text(edge.action, edge.label).split())
+    if text in (said, f"start {edge.transaction}"):
+        return True
+    if not text.startswith(f"{said}, then "):
+        return False
+    return text == " ".join(f"{said}, {named_action(semantics, state, action).then}".split())
+
+
+def schedule_asks(scenario: Scenario, compilation: Compilation, trace: Trace) -> tuple[Ask, ...]:
+    """The requests that the schedule says are sent and wait: `worker 3: asks for lane[0] FOR UPDATE`.
+
+    Raises SpecError for one that does not wait, from there to the end.
+    """
+    semantics = Semantics(compilation.system, trace.crew)
+    found: list[Ask] = []
+    taken = 0
+    for index, entry in enumerate(scenario.schedule):
+        [(name, text)] = entry.items()
+        wanted, worker = _asked(text), trace.crew.names.index(name)
+        position = scenario.at("schedule", index)
+        if wanted is None:
+            taken += 1
+            if any(ask.worker == worker for ask in found):
+                raise SpecError(position, f"{name} waits since it asked above; it can do nothing more")
+            continue
+        for state in (trace.states[taken], trace.last):
+            request = semantics.location(state, worker).request
+            if request is None or worker not in semantics.waiting(state):
+                when = "here" if state is trace.states[taken] else "at the end of the schedule"
+                raise SpecError(
+                    position, f"{name} does not have to wait for a lock {when}; write its step without `asks for`"
+                )
+            asks_for = f"{semantics.system.resources[request.resource].name} {request.mode}"
+            if asks_for != wanted:
+                raise SpecError(position, f"{name} can't ask for {quote(wanted)} here; its next request is {asks_for}")
+        found.append(Ask(worker, taken))
+    return tuple(found)
+
+
+def _asked(text: str) -> str | None:
+    """The lock that an entry of a schedule says is asked for; None if the entry is a step."""
+    words = " ".join(text.split())
+    return words.removeprefix("asks for ") if words.startswith("asks for ") else None
 
 
 def _possible(semantics: Semantics, state: State, worker: int) -> list[Edge]:
@@ -166,8 +236,8 @@ def _follow(
         following: dict[State, tuple[Action | None, State | None]] = {}
         for state in ways[-1]:
             for edge in _possible(semantics, state, worker):
-                if step_text(edge.action, edge.label) == text or text == f"start {edge.transaction}":
-                    action = Action(worker, edge)
+                action = Action(worker, edge)
+                if _means(semantics, state, action, text):
                     following.setdefault(semantics.after(state, action), (action, state))
         if not following:
             break

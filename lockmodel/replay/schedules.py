@@ -16,7 +16,7 @@ from lockmodel.errors import SpecError
 from lockmodel.explanation import find_cycle, view
 from lockmodel.machine import Config, Move
 from lockmodel.modes import Wait
-from lockmodel.replay.script import Command, Outcome, Script, commands_of
+from lockmodel.replay.script import Command, Outcome, Script, commands_of, request_command
 from lockmodel.replay.sides import foretell
 from lockmodel.replay.statements import Statements
 from lockmodel.replay.walk import ConcreteStep, begins_statement
@@ -90,7 +90,8 @@ class _Walk:
             self.rng.shuffle(workers)
             if not any(self._turn(worker) for worker in workers) or self._close_cycle():
                 break
-        return Script(self.semantics.crew.names, tuple(self.commands), self.cycle)
+        pools = tuple(self.statements.pools.items())
+        return Script(self.semantics.crew.names, tuple(self.commands), self.cycle, pools=pools)
 
     def _close_cycle(self) -> bool:
         """If the model is in a deadlock, send the requests of the cycle that have not been sent yet."""
@@ -170,15 +171,27 @@ class _Walk:
     def _wake(self, now: _Moment) -> tuple[_Moment, tuple[int, ...], tuple[tuple[int, tuple[int, ...]], ...]]:
         """Let those go on whose locks have become free.
 
-        Returns those whose whole statement is then complete, and those that wait again, with the workers that are in their way.
+        Returns those whose whole statement is then complete, and those that wait again, with the workers that are in their way. A statement
+        that is complete may give back what it took, and so free others.
         """
-        free = [
+        resumed: list[int] = []
+        again: list[tuple[int, tuple[int, ...]]] = []
+        while free := [
             (worker, resource)
             for worker, resource in now.waiting
             if not self._blockers(now, worker, self._request(now, worker))
-        ]
+        ]:
+            now = self._wake_these(now, free, resumed, again)
+        return now, tuple(resumed), tuple(again)
+
+    def _wake_these(
+        self,
+        now: _Moment,
+        free: Sequence[tuple[int, int]],
+        resumed: list[int],
+        again: list[tuple[int, tuple[int, ...]]],
+    ) -> _Moment:
         now = replace(now, waiting=tuple(pair for pair in now.waiting if pair not in free))
-        resumed, again = [], []
         for worker, _ in free:
             now, steps, waits_at = self._take(now, worker)
             if len(free) > 1 and (len(steps) > 1 or waits_at is not None):
@@ -190,7 +203,7 @@ class _Walk:
             else:
                 now = replace(now, waiting=(*now.waiting, (worker, waits_at)))
                 again.append((worker, tuple(self._blockers(now, worker, self._request(now, worker)))))
-        return now, tuple(resumed), tuple(again)
+        return now
 
     def _statement(self, worker: int) -> None:
         """Send the next statement of `worker`: it completes, is refused, or waits."""
@@ -208,8 +221,7 @@ class _Walk:
 
     def _command(self, step: ConcreteStep, outcome: Outcome = Outcome.COMPLETES) -> Command:
         """The statement that `step`, a lock, begins."""
-        sql, position = self.statements.for_lock(step), self.statements.position(step)
-        return Command(step.worker, sql, step.move.label, outcome, position=position)
+        return request_command(step, self.statements, step.move.label, outcome)
 
     def _send(self, after: _Moment, *commands: Command) -> None:
         """Add `commands`, after which the model is at `after`."""
@@ -265,7 +277,7 @@ class _Walk:
 def _fails(steps: Sequence[ConcreteStep]) -> bool:
     """Whether the statement that made `steps` ends in an error: NOWAIT, where it would have to wait."""
     return any(
-        step.move.action is ActionKind.REFUSE and request.wait is Wait.NOWAIT
+        step.move.action is ActionKind.REFUSE and request.wait.fails
         for step in steps[-1:]
         for request in step.move.requests
     )

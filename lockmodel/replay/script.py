@@ -12,15 +12,16 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from lockmodel.compiler import Compilation
-from lockmodel.errors import Position
-from lockmodel.explanation import find_cycle, view
+from lockmodel.config import Config
+from lockmodel.errors import Position, ReplayError
+from lockmodel.explanation import Ends, find_cycle, stall_in, view
 from lockmodel.modes import Wait
 from lockmodel.program import Lock
 from lockmodel.replay.sides import Foretold, foretell
-from lockmodel.replay.statements import Statements
+from lockmodel.replay.statements import Pooled, Statements
 from lockmodel.replay.walk import ConcreteStep, begins_statement, lock_step, walk
 from lockmodel.semantics import Action, Semantics, State
-from lockmodel.system import ActionKind, Status
+from lockmodel.system import ActionKind, Request, Status
 from lockmodel.trace import Trace
 
 LOCK_ACTIONS = (ActionKind.ACQUIRE, ActionKind.REFUSE)
@@ -33,6 +34,7 @@ class Outcome(StrEnum):
     WAITS = "waits"
     REFUSED = "is refused"
     """By 55P03 (NOWAIT), no row (SKIP LOCKED) or false (a try function)."""
+    TIMES_OUT = "waits, and is refused when its lock_timeout has passed"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,30 @@ class Command:
     """Where in the spec the step stands."""
     foretold: tuple[Foretold, ...] = field(default=(), repr=False)
     """What the model says of each worker's locks after it."""
+    pooled: Pooled | None = None
+    """What it has to do with pools; None: it runs on the worker's own connection."""
+    in_block: bool = True
+    """Whether it belongs to a transaction block; if not, it is a transaction of its own."""
+    timeout_ms: float | None = None
+    """For TIMES_OUT, the lock_timeout."""
+    behind: tuple[int, ...] = ()
+    """For WAITS, workers that wait for the same lock since earlier: Postgres may say that it waits for them."""
+
+    @property
+    def shown(self) -> str:
+        """What is done, for a person to read."""
+        if self.timeout_ms is not None and not self.in_block:
+            return f"SET lock_timeout = '{self.timeout_ms:g}ms'; {self.sql}"
+        if self.pooled is None:
+            return self.sql
+        if self.pooled.take is not None:
+            return f"getconn() of {self.pooled.take}{f'; {self.sql}' if self.sql else ''}"
+        return f"{self.sql}; putconn()".removeprefix("; ") if self.pooled.give_back else self.sql
+
+    @property
+    def takes_connection(self) -> bool:
+        """Whether it asks a pool for a connection, and so waits in the client, where Postgres sees nothing."""
+        return self.pooled is not None and self.pooled.take is not None
 
 
 @dataclass(frozen=True)
@@ -70,11 +96,26 @@ class Script:
     cycle: tuple[int, ...] = ()
     reordered: bool = False
     seed: int | None = None
+    pools: tuple[tuple[str, int], ...] = ()
+    """The pools that connections are taken from, with their sizes."""
+    queued: tuple[int, ...] = ()
+    """The workers of a stall, the one that waits for a lock first: all of them must be seen to wait on and on."""
+
+    @property
+    def watched(self) -> tuple[int, ...]:
+        """The workers that stand still at the end, though Postgres reports no deadlock."""
+        return self.cycle if self.unseen else self.queued
 
     @property
     def victim(self) -> int | None:
         """The worker that closes the cycle, and should be the one that Postgres aborts."""
         return self.commands[-1].worker if self.cycle else None
+
+    @property
+    def unseen(self) -> bool:
+        """Whether some worker of the cycle waits in a pool, so that Postgres can't see the deadlock."""
+        last = {command.worker: command for command in self.commands}
+        return any(last[worker].takes_connection for worker in self.cycle)
 
 
 class NotRealizable(Exception):
@@ -90,9 +131,18 @@ class Turn:
     pending: ConcreteStep | None = None
 
 
-def from_trace(compilation: Compilation, statements: Statements, trace: Trace) -> Script:
+@dataclass(frozen=True)
+class Ask:
+    """A request that is sent before the end, and waits to the end: by `worker`, after the first `after` transitions of the trace."""
+
+    worker: int
+    after: int
+
+
+def from_trace(compilation: Compilation, statements: Statements, trace: Trace, asks: Sequence[Ask] = ()) -> Script:
     """The script that replays `trace`, and at its end issues the requests of the cycle, if it ends in one.
 
+    With `asks`, workers that already stand in the queue for a lock by then.
     Raises NotRealizable, and ReplayError if a step has no SQL that could be run.
     """
     semantics = Semantics(compilation.system, trace.crew)
@@ -103,30 +153,66 @@ def from_trace(compilation: Compilation, statements: Statements, trace: Trace) -
         turns = _reorder(turns, semantics)
     workers = view(semantics, trace.last)
     cycle = find_cycle(workers)
-    waits = [worker.worker for worker in workers if worker.wants]
+    # Who is held up by a queue comes after those who make it.
+    waits = sorted((worker.worker for worker in workers if worker.wants), key=lambda one: bool(workers[one].behind))
+    stall = stall_in(semantics, trace.last)
+    queued = (stall.waiter, *stall.delayed) if stall is not None and stall.ends is Ends.HOLDER else ()
     unfinished = [turn.worker for turn in turns if turn.pending is not None and turn.worker not in waits]
     if unfinished and not cycle:
         raise NotRealizable(f"the schedule ends inside a statement of {trace.crew.names[unfinished[0]]}")
     commands: list[Command] = []
     state = semantics.initial
+    requests = _Requests(semantics, statements)
+    open_statements = [_open_statement(compilation, whole.final[w], turns, w) for w in range(len(trace.crew))]
+    open_asks = list(asks)
     for turn in turns:
         if turn.pending is None:
+            begins = turn.steps[0][0]
+            while open_asks and not reordered and begins is not None and open_asks[0].after < begins:
+                asking = open_asks.pop(0).worker
+                commands.append(requests.send(asking, open_statements[asking], state))
             state = _moved(state, turn, compilation)
-            model = foretell(semantics, state, ())
+            model = foretell(semantics, state, requests.waiting)
             commands += [replace(command, foretold=model) for command in _commands(turn, statements)]
-    waiting: list[int] = []
+    commands += [requests.send(ask.worker, open_statements[ask.worker], state) for ask in open_asks]
     for worker in _closing_order(cycle or waits, turns, semantics) if reordered else cycle or waits:
-        step = _open_statement(compilation, whole.final[worker], turns, worker)
-        blockers = tuple(blocker.worker for blocker in workers[worker].blockers)
-        text = f"{workers[worker].wants}"
-        waiting.append(worker)
+        if worker in requests.waiting:
+            continue
         for turn in turns:
             if turn.worker == worker and turn.pending is not None:
                 state = _moved(state, turn, compilation)
-        model = foretell(semantics, state, waiting)
-        sql, place = statements.for_lock(step), statements.position(step)
-        commands.append(Command(worker, sql, text, Outcome.WAITS, blockers, position=place, foretold=model))
-    return Script(trace.crew.names, tuple(commands), cycle, reordered)
+        commands.append(requests.send(worker, open_statements[worker], state))
+    if cycle and commands[-1].worker not in cycle:
+        raise NotRealizable(f"the cycle is closed before {trace.crew.names[commands[-1].worker]} asks")
+    pools = tuple(statements.pools.items())
+    return Script(trace.crew.names, tuple(commands), cycle, reordered, pools=pools, queued=queued)
+
+
+class _Requests:
+    """The requests that wait to the end of a schedule; `waiting` are the workers that have sent theirs, in that order."""
+
+    def __init__(self, semantics: Semantics, statements: Statements) -> None:
+        self.semantics = semantics
+        self.statements = statements
+        self.waiting: list[int] = []
+
+    def send(self, worker: int, step: ConcreteStep | None, state: State) -> Command:
+        """The command by which `worker` asks in `state` for its next lock, with the statement that `step` begins."""
+        assert step is not None, "a waiting worker has a lock to ask for"
+        wanted = self._wanted(state, worker)
+        behind = tuple(one for one in self.waiting if self._wanted(state, one).resource == wanted.resource)
+        self.waiting.append(worker)
+        text = f"{self.semantics.system.resources[wanted.resource].name} {wanted.mode}"
+        command = request_command(replace(step, worker=worker), self.statements, text, Outcome.WAITS)
+        # Nobody's locks are in the way of one who is held up by a queue.
+        blockers = tuple(self.semantics.blockers(state, worker, wanted)) or behind
+        model = foretell(self.semantics, state, self.waiting)
+        return replace(command, blockers=blockers, behind=behind, foretold=model)
+
+    def _wanted(self, state: State, worker: int) -> Request:
+        request = self.semantics.location(state, worker).request
+        assert request is not None
+        return request
 
 
 def _turns(steps: Iterable[ConcreteStep]) -> list[Turn]:
@@ -231,14 +317,12 @@ def _action(semantics: Semantics, state: State, step: ConcreteStep) -> Action | 
     return None
 
 
-def _open_statement(compilation: Compilation, config: object, turns: list[Turn], worker: int) -> ConcreteStep:
-    """The statement that `worker` waits in at the end: one that has taken some of its locks, or a new one."""
+def _open_statement(compilation: Compilation, config: Config, turns: list[Turn], worker: int) -> ConcreteStep | None:
+    """The statement that `worker` would wait in at the end: one that has taken some of its locks, or a new one; None if it asks for none."""
     for turn in turns:
         if turn.worker == worker and turn.pending is not None:
             return turn.steps[0][1]
-    step = lock_step(config, compilation)  # type: ignore[arg-type]
-    assert step is not None, "a waiting worker has a lock to ask for"
-    return step
+    return lock_step(config, compilation)
 
 
 def _commands(turn: Turn, statements: Statements) -> Iterator[Command]:
@@ -254,20 +338,53 @@ def commands_of(steps: Sequence[ConcreteStep], number: int | None, statements: S
         yield replace(command, step=number, position=statements.position(first))
 
 
+def request_command(
+    step: ConcreteStep, statements: Statements, text: str, outcome: Outcome = Outcome.COMPLETES
+) -> Command:
+    """The statement that `step`, a lock, begins."""
+    return Command(
+        step.worker,
+        statements.for_lock(step),
+        text,
+        outcome,
+        position=statements.position(step),
+        pooled=statements.pooled(step),
+        in_block=statements.in_block(step.before),
+    )
+
+
 def _statement(steps: Sequence[ConcreteStep], statements: Statements) -> Iterator[Command]:
     """A statement that is granted some locks and refused others, and the rollback that an error makes."""
     # The table is taken on the way to the row, whatever becomes of that.
     granted = [step for step in steps if step.move.action is ActionKind.ACQUIRE and not _takes_table(step)]
     refused = [step for step in steps if step.move.action is ActionKind.REFUSE]
-    fails = any(request.wait is Wait.NOWAIT for step in refused for request in step.move.requests)
+    if refused:
+        # What the statement comes back with is told by the locks that it does not wait for.
+        granted = [step for step in granted if any(not request.wait.queues for request in step.move.requests)]
+    fails = any(request.wait.fails for step in refused for request in step.move.requests)
     outcome = Outcome.REFUSED if refused and (fails or not granted) else Outcome.COMPLETES
     shown = steps if outcome is Outcome.REFUSED or not refused else granted
     text = " + ".join(step.move.label for step in shown)
-    conditional = any(isinstance(step.move.step, Lock) and step.move.step.wait for step in steps)
+    conditional = any(isinstance(step.move.step, Lock) and not step.move.step.wait.queues for step in steps)
     first, last = steps[0], steps[-1]
-    yield Command(first.worker, statements.for_lock(first), text, outcome, conditional=conditional)
+    command = replace(request_command(first, statements, text, outcome), conditional=conditional)
+    timeout_ms = _timeout_ms(refused)
+    if timeout_ms is not None:
+        # Only where it must run out: elsewhere it would hurry the replay. Several statements in one text would be a block of their own.
+        sql = f"SET LOCAL lock_timeout = '{timeout_ms:g}ms'; {command.sql}" if command.in_block else command.sql
+        command = replace(command, sql=sql, outcome=Outcome.TIMES_OUT, timeout_ms=timeout_ms)
+    yield command
     if last.move.target.status is Status.ABORTED:
-        yield Command(last.worker, "ROLLBACK", "rollback")
+        yield from _end(last, ActionKind.ROLLBACK, statements)
+
+
+def _timeout_ms(refused: Iterable[ConcreteStep]) -> float | None:
+    """The lock_timeout that made the statement give up; None if it was refused in another way."""
+    for step in refused:
+        lock = step.move.step
+        if isinstance(lock, Lock) and lock.wait is Wait.TIMEOUT:
+            return lock.timeout_ms
+    return None
 
 
 def _takes_table(step: ConcreteStep) -> bool:
@@ -280,17 +397,33 @@ def _other(step: ConcreteStep, statements: Statements) -> Iterator[Command]:
     worker, action = step.worker, step.move.action
     match action:
         case ActionKind.START:
-            yield Command(worker, "BEGIN", f"start {step.move.label}")
+            begun = step.move.target
+            if statements.in_block(begun) and not statements.on_pool(begun):
+                yield Command(worker, "BEGIN", f"start {step.move.label}")
             for sql in statements.for_start(step):
                 yield Command(worker, sql, f"start {step.move.label}")
         case ActionKind.SAVEPOINT | ActionKind.ROLLBACK_TO:
             word = "SAVEPOINT" if action is ActionKind.SAVEPOINT else "ROLLBACK TO SAVEPOINT"
             name = str(getattr(step.move.step, "name", "")).replace('"', '""')
+            if statements.on_pool(step.before):
+                message = "a transaction on connections of a pool can't be replayed with savepoints"
+                raise ReplayError(message, step.move.position)
             yield Command(worker, f'{word} "{name}"', step.move.label)
         case ActionKind.RELEASE:
-            yield Command(worker, statements.for_release(step), step.move.label)
+            in_block = statements.in_block(step.before)
+            sql, pooled = statements.for_release(step), statements.pooled(step)
+            yield Command(worker, sql, step.move.label, pooled=pooled, in_block=in_block)
         case ActionKind.COMMIT | ActionKind.ROLLBACK:
-            yield Command(worker, str(action).upper(), str(action))
+            yield from _end(step, action, statements)
         case _:
             # A `set`, an `if` or the recycling of a worker is nothing that Postgres sees.
             return
+
+
+def _end(step: ConcreteStep, action: ActionKind, statements: Statements) -> Iterator[Command]:
+    """The end of the transaction that `step` belongs to; without a block there is none, but connections are given back."""
+    pooled = Pooled(give_back=True) if statements.on_pool(step.before) else None
+    in_block = statements.in_block(step.before)
+    if in_block or pooled is not None:
+        sql = str(action).upper() if in_block else ""
+        yield Command(step.worker, sql, str(action), pooled=pooled, in_block=in_block)

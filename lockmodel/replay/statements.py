@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lockmodel.errors import Position, ReplayError, quote
 from lockmodel.expressions import evaluate
 from lockmodel.machine import Config
 from lockmodel.modes import Wait
-from lockmodel.program import Block, Either, If, Lock, Loop, Program, Reference, Release
+from lockmodel.program import Block, Either, If, Lock, Loop, Program, Reference, Release, TransactionProgram
 from lockmodel.replay.walk import ConcreteStep
 from lockmodel.spec import Spec
 from lockmodel.system import Request, Resource
@@ -48,6 +48,19 @@ def schema_of(spec: Spec) -> SchemaSql | None:
     return SchemaSql(spec.schema_sql, key, key.line + 1 if _LITERAL_BLOCK.search(line) else None)
 
 
+@dataclass(frozen=True)
+class Pooled:
+    """What a command has to do with the connections of pools that its worker has.
+
+    `take`: the pool that one is taken from first; `number`: the one that the SQL runs on, from 1 in the order in which they were taken
+    (None: the last one); `give_back`: whether the SQL runs on each, the last one first, and all are given back.
+    """
+
+    take: str | None = None
+    number: int | None = None
+    give_back: bool = False
+
+
 class Statements:
     """The statements of `program`. `advisory_class` is the first key of lockmodel's own advisory locks.
 
@@ -61,6 +74,9 @@ class Statements:
         self.resources = resources
         self.schema = schema
         self.advisory_class = advisory_class
+        self.pools = {one.name: one.capacity for one in resources if one.capacity is not None}
+        """The size of each pool."""
+        self._pooled = frozenset(one.name for one in program.transactions if self._takes_units(one))
         self._own = self._families_without_sql()
 
     @property
@@ -103,14 +119,61 @@ class Statements:
             loop = step.before.statement[0]
             assert loop.sql is not None
             return fill_template(loop.sql, values)
+        if self._is_pool(lock.reference):
+            # The connection that is taken begins the transaction's part on it.
+            return "BEGIN" if self.in_block(step.before) else ""
         if lock.sql is not None:
             return fill_template(lock.sql, values)
         request = step.move.requests[0]
+        table_mode = lock.table_mode if lock.table is not None else None
         if lock.table is not None and step.before.part == 0:
             # The row is what the statement is about; the table is taken on the way.
-            row = self._row_request(step.before, lock)
-            return self._default(row, lock.table_mode)
-        return self._default(request, lock.table_mode if lock.table is not None else None)
+            request = self._row_request(step.before, lock)
+        sql = self._default(request, table_mode)
+        if sql.startswith("LOCK TABLE") and not self.in_block(step.before):
+            # Outside of a transaction block it is refused; several statements in one text are a block of their own.
+            sql = f"SELECT 1; {sql}"
+        return sql
+
+    @staticmethod
+    def in_block(config: Config) -> bool:
+        """Whether the transaction at `config` is a transaction block."""
+        return config.transaction is None or config.transaction.block
+
+    def on_pool(self, config: Config) -> bool:
+        """Whether the transaction at `config` runs on connections that it takes from pools."""
+        return config.transaction is not None and config.transaction.name in self._pooled
+
+    def pooled(self, step: ConcreteStep) -> Pooled | None:
+        """What the statement of `step` has to do with pools; None: it runs on the worker's own connection.
+
+        Raises ReplayError where there is no connection for it to run on.
+        """
+        config, lock = step.before, step.move.step
+        if not self.on_pool(config):
+            return None
+        inside = None if config.statement is None else config.statement[0]
+        if isinstance(lock, Lock) and self._is_pool(lock.reference):
+            if inside is not None:
+                message = "a unit of a pool is taken by the client, not by a statement; let it be a step of its own"
+                raise ReplayError(message, step.move.position)
+            return Pooled(take=self.resources[step.move.requests[0].resource].name)
+        units = sum(self.resources[hold.resource].capacity is not None for hold in config.held)
+        number = inside.connection if inside is not None else getattr(lock, "connection", None)
+        if not units:
+            message = "this runs before its transaction has a connection; take a unit of the pool first"
+            raise ReplayError(message, self.position(step))
+        if number is not None and number > units:
+            message = f"connection {number} is not there: the transaction has taken {units} by then"
+            raise ReplayError(message, self.position(step))
+        return Pooled(number=number)
+
+    def _is_pool(self, reference: Reference) -> bool:
+        return self.program.families[reference.family].capacity is not None
+
+    def _takes_units(self, transaction: TransactionProgram) -> bool:
+        taken = [step.reference for step, _ in _locks(transaction.steps, inside=False)]
+        return any(map(self._is_pool, taken))
 
     def position(self, step: ConcreteStep) -> Position | None:
         """Where in the spec the statement of `step` stands."""
@@ -148,6 +211,8 @@ class Statements:
 
     def _bare(self, request: Request, table_mode: str | None) -> str:
         resource = self.resources[request.resource]
+        if request.wait is Wait.TIMEOUT:
+            request = replace(request, wait=Wait.BLOCK)
         match resource.kind.name:
             case "table":
                 nowait = " NOWAIT" if request.wait is Wait.NOWAIT else ""
@@ -172,7 +237,7 @@ class Statements:
                 scope = "" if resource.session else "xact_"
                 suffix = "_shared" if request.mode == "SHARED" else ""
                 return f"SELECT pg_{attempt}advisory_{scope}lock{suffix}({self.advisory_class}, {request.resource})"
-        raise ReplayError(f"{resource.name} is a pool, which is outside Postgres: this version can't replay it")
+        raise ReplayError(f"{resource.name} is a pool, a unit of which is taken in a step of its own, not at the start")
 
     def _table(self, resource: Resource) -> str | None:
         """The table of lockmodel's own that stands for `resource` or holds its row, quoted."""
@@ -194,6 +259,13 @@ class Statements:
         for transaction in self.program.transactions:
             starts |= {reference.family for reference, _ in transaction.take_at_start}
             for step, has_sql in _locks(transaction.steps, inside=False):
+                if self._is_pool(step.reference):
+                    continue
+                if isinstance(step, Lock) and not step.kept and transaction.block and not has_sql:
+                    message = (
+                        "lockmodel has no statement of its own that waits without taking anything; give this step sql"
+                    )
+                    raise ReplayError(message, step.position)
                 names = [step.reference.family]
                 if isinstance(step, Lock) and step.table is not None:
                     names.append(step.table.family)

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from psycopg import AsyncConnection
 
-from lockmodel.errors import ReplayError, SpecError, one_line, quote, suggestion
+from lockmodel.errors import Position, ReplayError, SpecError, one_line, quote, suggestion
 from lockmodel.modes import SHARED
 from lockmodel.program import Program
 from lockmodel.replay.comparison import Taken
@@ -109,13 +109,14 @@ class Bindings:
         self._rows: dict[str, list[tuple[dict[str, str], str]]] = {}
         self._changes: dict[str, list[tuple[dict[str, str], str]]] = {}
         self._advisory: dict[str, str] = {}
+        self._places: dict[str, Position] = {}
         self.told: frozenset[str] = frozenset()
         """The resources that are known in the database."""
         for resource in resources:
             declared = spec.resources[resource.family]
             elements = dict(zip(program.families[resource.family].per, resource.arguments, strict=True))
             if own and resource.name in own:
-                self._bind_own(resource, *own[resource.name])
+                self._bind_own(resource, declared, *own[resource.name])
             elif own is None or (declared.stands_for is not None and declared.kind not in ("key", "pool")):
                 self._bind(resource, declared, elements)
             else:
@@ -123,16 +124,17 @@ class Bindings:
             self.told |= {resource.name}
 
     @property
-    def row_tables(self) -> tuple[str, ...]:
-        """The tables whose rows the spec speaks of."""
-        return tuple(dict.fromkeys((*self._rows, *self._changes)))
+    def row_tables(self) -> Mapping[str, Position]:
+        """The tables whose rows the spec speaks of, each with where it does so."""
+        return {table: self._places[table] for table in (*self._rows, *self._changes)}
 
     def seen(self, taken: Taken) -> bool:
         """Whether `taken` leaves something to be seen in the database; waiting for a change does not."""
         return taken.mode != SHARED or not any(taken.resource == name for _, name in chain(*self._changes.values()))
 
-    def _bind_own(self, resource: Resource, name: str, row: str | None) -> None:
+    def _bind_own(self, resource: Resource, declared: ResourceFamily, name: str, row: str | None) -> None:
         if row is not None:
+            self._places.setdefault(name, declared.at())
             self._rows.setdefault(name, []).append(({"id": row}, resource.name))
         elif resource.kind.name == "table":
             self._tables[name] = resource.name
@@ -167,6 +169,7 @@ class Bindings:
                     f"{resource.family} is {what}; tell its key: stands for: {{relation: …, row: {{column: …}}}}",
                 )
             columns = {column: fill_template(str(value), elements) for column, value in told.row.items()}
+            self._places.setdefault(relation, told.at())
             bound = self._rows if kind == "row" else self._changes
             bound.setdefault(relation, []).append((columns, resource.name))
 
@@ -183,20 +186,25 @@ class Bindings:
                 return Taken(f"table {lock.name}", lock.mode)
             case "change":
                 # Where the spec does not speak of changes, the row's lock says enough.
-                changed = _matching(lock, self._changes)
+                changed = self._matching(lock, self._changes)
                 return Taken(changed, lock.mode) if changed else None
             case "row":
-                if name := _matching(lock, self._rows):
+                if name := self._matching(lock, self._rows):
                     return Taken(name, lock.mode)
                 return Taken(f"row {lock.name} {', '.join(f'{c}={v}' for c, v in lock.row)}", lock.mode)
         if lock.name in self._advisory:
             return Taken(self._advisory[lock.name], lock.mode)
         return Taken(f"advisory {lock.name}", lock.mode)
 
-
-def _matching(lock: SeenLock, bound: Mapping[str, list[tuple[dict[str, str], str]]]) -> str | None:
-    key = dict(lock.row)
-    for columns, name in bound.get(lock.name, ()):
-        if all(key.get(column) == value for column, value in columns.items()):
-            return name
-    return None
+    def _matching(self, lock: SeenLock, bound: Mapping[str, list[tuple[dict[str, str], str]]]) -> str | None:
+        """The resource that stands for the row of `lock`. Raises SpecError if it is told by a column that is not in the row's key."""
+        key = dict(lock.row)
+        if key.keys() == {"ctid"}:
+            return None  # Without a primary key nobody can tell which row it is.
+        for columns, name in bound.get(lock.name, ()):
+            for column in columns.keys() - key.keys():
+                message = f"{quote(column)} is no column of the primary key of {lock.name}; {suggestion(column, key)}"
+                raise SpecError(self._places[lock.name], message)
+            if all(key[column] == value for column, value in columns.items()):
+                return name
+        return None

@@ -15,7 +15,7 @@ from lockmodel.overrides import arguments
 from lockmodel.report import words
 from lockmodel.report.json import Failure
 from lockmodel.semantics import Semantics
-from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL
+from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, NO_STALL
 from lockmodel.verdict import CheckResult, Outcome, Verdict
 
 _TEXT_LIMIT = 5_000
@@ -25,6 +25,7 @@ class Rule(StrEnum):
     """What kind of thing is wrong. The names are part of the formats, so that they don't change."""
 
     DEADLOCK = "deadlock"
+    STALL = "stall"
     GLOBAL_STALL = "global-stall"
     FORMULA = "formula"
     NOT_FOUND = "expected-violation-not-found"
@@ -40,6 +41,7 @@ class Rule(StrEnum):
 
 DESCRIPTIONS = {
     Rule.DEADLOCK: "Transactions of the spec can deadlock, and the spec does not expect it.",
+    Rule.STALL: "A queue alone can hold a transaction up without end, and the spec does not expect it.",
     Rule.GLOBAL_STALL: "All running workers can wait at once, and the spec does not expect it.",
     Rule.FORMULA: "A never or always formula of the spec can be violated, and the spec does not expect it.",
     Rule.NOT_FOUND: "The spec expects a violation that was not found.",
@@ -124,7 +126,7 @@ def _rule(result: CheckResult) -> Rule:
             return Rule.UNDECIDED
         case Outcome.HOLDS:
             return Rule.NOT_FOUND
-    rules = {NO_DEADLOCK: Rule.DEADLOCK, NO_GLOBAL_STALL: Rule.GLOBAL_STALL}
+    rules = {NO_DEADLOCK: Rule.DEADLOCK, NO_STALL: Rule.STALL, NO_GLOBAL_STALL: Rule.GLOBAL_STALL}
     return rules.get(result.verdict.violated or "", Rule.FORMULA)
 
 
@@ -134,10 +136,8 @@ def _why(result: CheckResult) -> str:
         return f"{words.sentence(words.headline(result))} {words.advice(result)}"
     if result.view is None or result.trace is None or verdict.violated is None:
         return ""
-    if verdict.violated == NO_DEADLOCK:
-        return words.cycle_sentences(result.compiled, result.view)
-    if verdict.violated == NO_GLOBAL_STALL:
-        return words.stall_sentences(result.compiled, result.view)
+    if (why := words.standstill(result.compiled, result.view, verdict.violated)) is not None:
+        return why
     return " ".join(words.formula_sentences(result.compiled, result.trace, verdict.violated))
 
 

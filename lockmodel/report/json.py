@@ -15,13 +15,13 @@ from typing import Any
 from lockmodel.deadlocks import DeadlockGroup
 from lockmodel.document import Node
 from lockmodel.errors import LockmodelError, Position, ReplayError, SpecError
-from lockmodel.explanation import Lock, WorkerView, explain, view
+from lockmodel.explanation import Lock, StallView, WorkerView, explain, view
 from lockmodel.exploration import Exploration
 from lockmodel.overrides import Overrides
 from lockmodel.prover import Certificate, OutOfOrder
 from lockmodel.prover.order import Index, Order
 from lockmodel.semantics import Semantics, State
-from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, Status, System
+from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, NO_STALL, Status, System
 from lockmodel.trace import Trace
 from lockmodel.verdict import CheckResult, Outcome
 
@@ -84,6 +84,8 @@ def _result(result: CheckResult) -> Json:
         "certificate": _certificate(result),
         "trace": None if result.trace is None else _trace(result.compiled, result.trace),
         "cycle": [] if result.view is None else _cycle(result.view.final, result.view.cycle),
+        "found_with": None if result.lifted is None else dict(result.lifted.sizes),
+        "stall": None if result.view is None or result.view.stall is None else _stall(result.view.stall),
         "deadlocks": _deadlocks(result),
         "seconds": round(result.seconds, 3),
     }
@@ -108,10 +110,12 @@ def _properties(result: CheckResult) -> list[Json]:
     """Every property, and whether it holds: null where the search ended before that was known."""
     spec, verdict = result.spec, result.verdict
     named = [(NO_DEADLOCK, "deadlock")] + [(NO_GLOBAL_STALL, "global stall")] * spec.no_global_stall
+    named += [(NO_STALL, "stall")] * spec.no_stall
     named += [(name, "never") for name in spec.never] + [(name, "always") for name in spec.always]
     certificate = result.certificate
     proved = {NO_DEADLOCK: certificate is not None}
     proved[NO_GLOBAL_STALL] = certificate is not None and certificate.covers_stall
+    proved[NO_STALL] = result.queues is not None and result.queues.proved
 
     def holds(name: str) -> bool | None:
         if verdict.outcome is Outcome.HOLDS or proved.get(name):
@@ -273,7 +277,21 @@ def _worker(worker: WorkerView) -> Json:
         "holds": [_lock(lock) for lock in worker.holds],
         "waits_for": _lock(worker.wants) if worker.wants else None,
         "blocked_by": [blocker.worker for blocker in worker.blockers],
+        "behind": [blocker.worker for blocker in worker.behind],
         "stuck": worker.stuck,
+    }
+
+
+def _stall(stall: StallView) -> Json:
+    return {
+        "resource": stall.resource,
+        "holders": list(stall.holders),
+        "waiter": stall.waiter,
+        "delayed": list(stall.delayed),
+        "transactions": list(stall.transactions),
+        "most": stall.most,
+        "convoy": stall.convoy,
+        "ends": str(stall.ends),
     }
 
 

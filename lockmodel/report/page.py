@@ -99,3 +99,8 @@ def text(words: str, style: str = "") -> Text:
     safe = one_line(words, limit=2_000)
     # Between the arguments of a resource, and before the number in `worker 2`.
     return Text(re.sub(r"(?<=,) (?=[^\[\]]*\])|(?<=\w) (?=\d)", _KEPT_SPACE, safe), style)
+
+
+def plain(words: Text) -> str:
+    """What `text` was made of, for formats other than the terminal's."""
+    return words.plain.replace(_KEPT_SPACE, " ")

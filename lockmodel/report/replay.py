@@ -13,12 +13,13 @@ from rich.text import Text
 from lockmodel.errors import one_line
 from lockmodel.replay.code import CodeReplay
 from lockmodel.replay.deadlock import Deadlock
-from lockmodel.replay.driver import Performance
+from lockmodel.replay.driver import Done, Performance, Standstill
 from lockmodel.replay.replayer import ReplayOutcome, ScheduleRun, SchedulesReplay, TraceReplay
 from lockmodel.replay.scenarios import ScenarioRun, outcome_of
 from lockmodel.replay.script import Command, Outcome, Script
+from lockmodel.replay.session import VICTIM_TIMEOUT_MS
 from lockmodel.replay.sides import WorkerSides
-from lockmodel.report.page import Page, text
+from lockmodel.report.page import Page, plain, text
 from lockmodel.report.words import listed, plural
 from lockmodel.scenario import RefutedOutcome
 
@@ -44,13 +45,11 @@ def trace_report(file: str, claim: str, replay: TraceReplay, page: Page) -> str:
             _paragraph("The order is another one than the trace's, since that interleaves inside a statement.", "dim")
         )
     if performance.difference is not None:
-        parts.append(_paragraph(_difference(replay.script, performance), "red"))
+        parts.append(_paragraph(difference_sentence(replay.script, performance), "red"))
         parts += _sides(replay.sides)
-    elif performance.deadlock is None:
+    elif not performance.deadlocked:
         parts.append(_paragraph("Postgres did as the model says, statement by statement."))
-    if performance.deadlock is not None:
-        parts += _reported(replay.script.workers, performance.deadlock)
-        parts += _other_victim(replay.script, performance)
+    parts += _ending(replay.script, performance)
     parts += _notes(replay.synthetic)
     return page.render(*parts)
 
@@ -63,14 +62,14 @@ def schedules_report(file: str, replay: SchedulesReplay, page: Page, repeat: str
         claim = f"in random schedule {last.number} of {replay.asked}, {workers}"
         parts: list[RenderableType] = [*_head(file, replay.outcome, claim, replay.server, page), ""]
         parts += [Padding(_statements(last.script, last.performance, _LAST), (0, 0, 0, 2)), ""]
-        parts.append(_paragraph(_difference(last.script, last.performance), "red"))
+        parts.append(_paragraph(difference_sentence(last.script, last.performance), "red"))
         parts += _sides(last.sides)
     else:
         ended = f"{replay.deadlocks} deadlocked, all as foretold" if replay.deadlocks else "none deadlocked"
         claim = f"{plural(len(replay.runs), 'random schedule')} of {workers}: {ended}"
         parts = [*_head(file, replay.outcome, claim, replay.server, page), ""]
-        parts.append(_paragraph(_count(replay)))
-        if deadlocked := next((run for run in replay.runs if run.performance.deadlock), None):
+        parts.append(_paragraph(schedules_sentence(replay)))
+        if deadlocked := next((run for run in replay.runs if run.performance.deadlocked), None):
             parts += ["", *_sample(deadlocked)]
     parts += _notes(replay.synthetic)
     # In one line whatever its length, so that it can be copied.
@@ -114,6 +113,34 @@ def scenario_report(file: str, run: ScenarioRun, page: Page, *, brief: bool) -> 
             return head + schedules_report(run.spec.source.file, run.replay, page, repeat)
 
 
+def ending_lines(script: Script, performance: Performance) -> list[str]:
+    """The deadlock in Postgres's words, with what there is to say about it; nothing if there was none."""
+    return _plain(_ending(script, performance))
+
+
+def reported_lines(workers: Sequence[str], deadlock: Deadlock) -> list[str]:
+    """Whom Postgres aborted, and the lines of its report."""
+    return _plain(_reported(workers, deadlock))
+
+
+def note_lines(synthetic: frozenset[str]) -> list[str]:
+    """Which statements are lockmodel's own."""
+    return _plain(_notes(synthetic))
+
+
+def _plain(parts: Sequence[RenderableType]) -> list[str]:
+    """The words of paragraphs, for other formats."""
+    return [plain(one.renderable) for one in parts if isinstance(one, Padding) and isinstance(one.renderable, Text)]
+
+
+def statement_rows(script: Script, performance: Performance) -> list[tuple[Command, str]]:
+    """Each statement that was sent, and what became of it in words."""
+    rows = [(done.command, _became(script, performance, number)) for number, done in enumerate(performance.done)]
+    if performance.failed is not None and all(command is not performance.failed for command, _ in rows):
+        rows.append((performance.failed, _told(script, performance)))
+    return rows
+
+
 def _head(file: str, outcome: ReplayOutcome, claim: str, server: str, page: Page) -> list[RenderableType]:
     lead = Text.assemble(
         text(file, "bold"), "  ", (str(outcome), _STYLES[outcome]), "  ", no_wrap=True, overflow="ignore"
@@ -124,7 +151,8 @@ def _head(file: str, outcome: ReplayOutcome, claim: str, server: str, page: Page
     return [lead, Padding(rest, (0, 0, 0, 2))]
 
 
-def _count(replay: SchedulesReplay) -> str:
+def schedules_sentence(replay: SchedulesReplay) -> str:
+    """How much was sent, and that all became of it that was foretold."""
     waited = f"{replay.waits:,} of which waited" if replay.waits else "none of which waited"
     told = (
         f"{plural(replay.statements, 'statement')} in {replay.seconds:.1f} s, {waited}. "
@@ -138,9 +166,12 @@ def _count(replay: SchedulesReplay) -> str:
 
 
 def _sample(run: ScheduleRun) -> list[RenderableType]:
+    lead = _paragraph(f"The first deadlock, in schedule {run.number}:")
+    if run.performance.standstill is not None:
+        return [lead, *_stood_still(run.script, run.performance.standstill)]
     assert run.performance.deadlock is not None
     return [
-        _paragraph(f"The first deadlock, in schedule {run.number}:"),
+        lead,
         *_reported(run.script.workers, run.performance.deadlock),
         *_other_victim(run.script, run.performance),
     ]
@@ -149,13 +180,11 @@ def _sample(run: ScheduleRun) -> list[RenderableType]:
 def _statements(script: Script, performance: Performance, last: int | None = None) -> Table:
     """Every statement that was sent, and what became of it."""
     table = _table()
-    rows = [(done.command, _became(script, performance, number)) for number, done in enumerate(performance.done)]
-    if performance.failed is not None and all(command is not performance.failed for command, _ in rows):
-        rows.append((performance.failed, _told(script, performance)))
+    rows = statement_rows(script, performance)
     shown = rows if last is None else rows[-last:]
     for number, (command, became) in enumerate(shown, start=len(rows) - len(shown) + 1):
         style = "red" if command is performance.failed else "yellow" if command.outcome is Outcome.WAITS else ""
-        table.add_row(str(number), text(script.workers[command.worker]), text(command.sql), text(became, style))
+        table.add_row(str(number), text(script.workers[command.worker]), text(command.shown), text(became, style))
     return table
 
 
@@ -174,14 +203,16 @@ def _became(script: Script, performance: Performance, number: int) -> str:
     deadlock = performance.deadlock
     mine = [index for index, one in enumerate(performance.done) if one.command.worker == command.worker]
     if deadlock is not None and deadlock.victim == command.worker and number == mine[-1]:
-        waited = f"waits for {listed(script.workers[worker] for worker in done.waits_for)}, then "
+        waited = f"{_waits(script, done)}, then "
         return f"{waited if number < len(performance.done) - 1 else ''}40P01 deadlock detected"
     if command is performance.failed and performance.difference:
         return _told(script, performance)
     if command.outcome is Outcome.WAITS:
-        return f"waits for {listed(script.workers[worker] for worker in done.waits_for)}"
+        return _waits(script, done)
     if command.outcome is Outcome.REFUSED:
         return "refused"
+    if command.outcome is Outcome.TIMES_OUT:
+        return "waits, then 55P03 lock timeout"
     goes = "goes" if len(command.resumes) == 1 else "go"
     said = [f"{listed(script.workers[worker] for worker in command.resumes)} {goes} on"] * bool(command.resumes)
     said += [
@@ -191,11 +222,20 @@ def _became(script: Script, performance: Performance, number: int) -> str:
     return "; ".join(["ok", *said])
 
 
-def _difference(script: Script, performance: Performance) -> str:
+def _waits(script: Script, done: Done) -> str:
+    workers = listed(script.workers[worker] for worker in done.waits_for)
+    if done.command.takes_connection:
+        return f"waits in the pool, whose connections {workers} {'have' if len(done.waits_for) > 1 else 'has'}"
+    return f"waits for {workers}"
+
+
+def difference_sentence(script: Script, performance: Performance) -> str:
+    """Where Postgres did otherwise, and what it did."""
     assert performance.failed is not None
     command = performance.waiting or performance.failed
     had_waited = ", which had waited" if performance.waiting is not None else ""
-    return f"{script.workers[command.worker]}, at {command.text}{had_waited}: {performance.difference}."
+    told = f"{script.workers[command.worker]}, at {command.text}{had_waited}: {performance.difference}"
+    return told if told.endswith("?") else f"{told}."
 
 
 def _told(script: Script, performance: Performance) -> str:
@@ -228,12 +268,30 @@ def _sides(sides: Sequence[WorkerSides]) -> list[RenderableType]:
         "",
         Padding(table, (0, 0, 0, 2)),
     ]
+    notes = sides_notes(sides)
+    return [*parts, *([""] if notes else []), *(_paragraph(note, "dim") for note in notes)]
+
+
+def sides_notes(sides: Sequence[WorkerSides]) -> list[str]:
+    """What could not be compared."""
     notes = []
     if not all(one.told for one in sides):
         notes.append("What the spec does not tell of (stands for) can't be compared, and is in Postgres's words.")
     if not all(one.rows for one in sides):
         notes.append("Row locks could not be looked at: that needs the extension pgrowlocks.")
-    return [*parts, *([""] if notes else []), *(_paragraph(note, "dim") for note in notes)]
+    return notes
+
+
+def _ending(script: Script, performance: Performance) -> list[RenderableType]:
+    """The deadlock that the schedule ended in."""
+    parts: list[RenderableType] = []
+    if performance.deadlock is not None:
+        parts += _reported(script.workers, performance.deadlock)
+        parts += _bystanders(script, performance.deadlock)
+        parts += _other_victim(script, performance)
+    if performance.standstill is not None:
+        parts += _stood_still(script, performance.standstill)
+    return parts
 
 
 def _reported(workers: Sequence[str], deadlock: Deadlock) -> list[RenderableType]:
@@ -241,6 +299,43 @@ def _reported(workers: Sequence[str], deadlock: Deadlock) -> list[RenderableType
     at_once = "" if deadlock.seen_waiting else ", at once"
     lead = f"Postgres aborted {workers[deadlock.victim]}{at_once}: {deadlock.message} (SQLSTATE 40P01)."
     return [_paragraph(lead), *(Padding(text(wait.text), (0, 0, 0, 4)) for wait in deadlock.waits)]
+
+
+def _bystanders(script: Script, deadlock: Deadlock) -> list[RenderableType]:
+    """Why Postgres names workers that are not in the model's cycle."""
+    last = {command.worker: command for command in script.commands}
+    return [
+        _paragraph(
+            f"{script.workers[worker]} is named, but is not part of the deadlock: it was first in the queue for {last[worker].text}, and "
+            "who comes later waits for the first in the queue, which waits for the lock itself. Without it the others wait for each other just "
+            "the same."
+        )
+        for worker in deadlock.bystanders(script.cycle)
+    ]
+
+
+def _stood_still(script: Script, seen: Standstill) -> list[RenderableType]:
+    """Who waited where, in a deadlock that Postgres can't see."""
+    workers = script.workers
+    waits = [
+        f"{workers[worker]} waits for a connection of {pool}; {listed(workers[one] for one in holders)} "
+        f"{'have' if len(holders) > 1 else 'has'} them all."
+        for worker, pool, holders in seen.in_pool
+    ]
+    waits += [
+        f"{workers[worker]} waits in Postgres for {listed(workers[one] for one in blockers)}."
+        for worker, blockers in seen.in_postgres
+    ]
+    if script.queued:
+        said = f"Nobody went on for {seen.seconds:.1f} s, and Postgres reported no deadlock (deadlock_timeout was {VICTIM_TIMEOUT_MS:g}ms): there is none."
+        end = "The replay ended the wait; else it lasts until the holder ends."
+        return [_paragraph(said), *(Padding(text(wait), (0, 0, 0, 4)) for wait in waits), _paragraph(end)]
+    lead = (
+        f"Nobody went on for {seen.seconds:.1f} s, and Postgres reported no deadlock (deadlock_timeout was {VICTIM_TIMEOUT_MS:g}ms): it sees nothing of "
+        "waits in a pool."
+    )
+    end = "The replay ended the wait; a program would end it by the pool's timeout (PoolTimeout), if it has one."
+    return [_paragraph(lead), *(Padding(text(wait), (0, 0, 0, 4)) for wait in waits), _paragraph(end)]
 
 
 def _other_victim(script: Script, performance: Performance) -> Sequence[RenderableType]:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 
 from lockmodel.replay.code import CodeReplay
 from lockmodel.replay.deadlock import Deadlock
-from lockmodel.replay.driver import Done, Performance
+from lockmodel.replay.driver import Done, Performance, Standstill
 from lockmodel.replay.replayer import SchedulesReplay, TraceReplay
 from lockmodel.replay.scenarios import outcome_of
 from lockmodel.replay.script import Command, Outcome, Script
 from lockmodel.replay.sides import WorkerSides
 from lockmodel.report.json import FORMAT, Failure, Json, failure_of
+from lockmodel.stepping import Model
+from lockmodel.trace import Trace
 
 Replay = TraceReplay | CodeReplay | SchedulesReplay
 
@@ -32,6 +34,11 @@ class Replayed:
     unmet: str | None
     exit_code: int
     text: str
+    model: Model | None = None
+    """With `trace`, what was replayed; None for random schedules."""
+    trace: Trace | None = None
+    scenario: bool = False
+    """Whether the file is a scenario."""
 
 
 def replay_report(done: Iterable[Replayed], failures: Iterable[Failure], unreplayed: Sequence[str] = ()) -> str:
@@ -84,7 +91,7 @@ def _trace(replay: TraceReplay) -> Json:
 
 def _schedules(replay: SchedulesReplay) -> Json:
     """The statements are those of the schedule in which Postgres did otherwise, or else of the first deadlock."""
-    wanted = [run for run in replay.runs if not run.as_foretold or run.performance.deadlock]
+    wanted = [run for run in replay.runs if not run.as_foretold or run.performance.deadlocked]
     shown = wanted[-1] if wanted and not wanted[-1].as_foretold else next(iter(wanted), None)
     return {
         "seed": replay.seed,
@@ -114,11 +121,12 @@ def _code(replay: CodeReplay) -> Json:
 def _run(script: Script | None, performance: Performance | None, sides: Sequence[WorkerSides]) -> Json:
     """One schedule that was performed."""
     if script is None or performance is None:
-        return {"workers": [], "statements": [], "deadlock": None, "difference": None}
+        return {"workers": [], "statements": [], "deadlock": None, "standstill": None, "difference": None}
     return {
         "workers": list(script.workers),
         "statements": [_done(done) for done in performance.done],
         "deadlock": None if performance.deadlock is None else _deadlock(performance.deadlock),
+        "standstill": None if performance.standstill is None else _standstill(performance.standstill),
         "difference": _difference(performance, sides),
     }
 
@@ -135,7 +143,7 @@ def _done(done: Done) -> Json:
 def _command(command: Command) -> Json:
     return {
         "worker": command.worker,
-        "sql": command.sql,
+        "sql": command.shown,
         "step": command.text,
         "line": 0 if command.position is None else command.position.line,
         "foretold": str(command.outcome),
@@ -162,6 +170,16 @@ def _sides(sides: Sequence[WorkerSides]) -> list[Json]:
         }
         for one in sides
     ]
+
+
+def _standstill(seen: Standstill) -> Json:
+    return {
+        "seconds": round(seen.seconds, 3),
+        "in_pool": [
+            {"waiter": worker, "pool": pool, "holders": list(holders)} for worker, pool, holders in seen.in_pool
+        ],
+        "in_postgres": [{"waiter": worker, "blockers": list(blockers)} for worker, blockers in seen.in_postgres],
+    }
 
 
 def _deadlock(deadlock: Deadlock) -> Json:

@@ -17,7 +17,7 @@ from lockmodel.report import words
 from lockmodel.report.page import Page, text
 from lockmodel.semantics import State
 from lockmodel.stepping import Model, NamedAction, Schedule
-from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, Status
+from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, NO_STALL, Status
 
 _INDENT = 2
 SHOWN_ACTIONS = 24
@@ -69,6 +69,9 @@ def _alerts(model: Model, state: State, view: TraceView) -> list[RenderableType]
         return [_paragraph(f"DEADLOCK {who}", _ALERT), _paragraph(words.cycle_sentences(model.system, view))]
     if violated == NO_GLOBAL_STALL:
         return [_paragraph("GLOBAL STALL", _ALERT), _paragraph(words.stall_sentences(model.system, view))]
+    if violated == NO_STALL and view.stall is not None:
+        claim = f"{words.stall_word(view.stall)} {words.queue_claim(view, view.stall)}"
+        return [_paragraph(claim, _ALERT), _paragraph(words.queue_sentences(model.system, view))]
     prop = next(prop for prop in model.system.properties if prop.name == violated)
     what = "is false here, and it must always be true" if prop.always else "is true here, and it must never be"
     return [_paragraph(f"VIOLATED '{violated}' {what}", _ALERT), _paragraph(prop.expression.text)]

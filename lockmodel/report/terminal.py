@@ -18,7 +18,7 @@ from lockmodel.errors import one_line
 from lockmodel.explanation import explain
 from lockmodel.report import words
 from lockmodel.report.page import Page, text
-from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL
+from lockmodel.system import NO_DEADLOCK
 from lockmodel.verdict import CheckResult, Outcome, Verdict
 
 _INDENT = 2
@@ -212,11 +212,9 @@ def _locals(result: CheckResult, worker: int) -> dict[str, object]:
 def _why(result: CheckResult) -> list[Padding]:
     assert result.view is not None and result.trace is not None
     violated = result.verdict.violated
-    if violated == NO_DEADLOCK:
-        return [_paragraph(words.cycle_sentences(result.compiled, result.view))]
-    if violated == NO_GLOBAL_STALL:
-        return [_paragraph(words.stall_sentences(result.compiled, result.view))]
     assert violated is not None
+    if (why := words.standstill(result.compiled, result.view, violated)) is not None:
+        return [_paragraph(why)]
     lead, formula = words.formula_sentences(result.compiled, result.trace, violated)
     return [_paragraph(lead), Padding(text(formula), (0, 0, 0, 2 * _INDENT))]
 
@@ -226,6 +224,8 @@ def _knowledge(result: CheckResult) -> list[str]:
     lines = [words.searched(exploration) for exploration in result.explorations]
     if result.certificate is not None:
         lines += words.proved(result.certificate, bool(result.spec.sets))
+    if result.queues is not None and result.queues.proved:
+        lines.append(words.no_queue(result.queues.requests))
     return [*lines, *filter(None, [words.by_circle(result), words.advice(result)])]
 
 

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Sequence
 
 from lockmodel.checker import how_many
 from lockmodel.deadlocks import DeadlockGroup, Deadlocks
-from lockmodel.explanation import Lock, TraceView, WorkerView, explain
+from lockmodel.explanation import Ends, Lock, StallView, TraceView, WorkerView, explain
 from lockmodel.exploration import INTERRUPTED, Exploration
 from lockmodel.overrides import arguments
 from lockmodel.prover import Certificate, Harmless, OutOfOrder
 from lockmodel.prover.order import Group, Order
 from lockmodel.semantics import Crew
 from lockmodel.spec import Spec
-from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, ActionKind, Edge, Status, System
+from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, NO_STALL, ActionKind, Edge, Status, System
 from lockmodel.trace import Trace
 from lockmodel.verdict import CheckResult, Outcome
 
@@ -26,11 +26,18 @@ _REASONS = 6
 
 
 def verdict_word(result: CheckResult) -> str:
-    """`HOLDS`, `DEADLOCK`, `GLOBAL STALL`, `VIOLATED` or `UNDECIDED`."""
+    """`HOLDS`, `DEADLOCK`, `STALL`, `CONVOY`, `GLOBAL STALL`, `VIOLATED` or `UNDECIDED`."""
     verdict = result.verdict
     if verdict.outcome is not Outcome.VIOLATED:
         return str(verdict.outcome)
+    if verdict.violated == NO_STALL and result.view is not None and result.view.stall is not None:
+        return stall_word(result.view.stall)
     return {NO_DEADLOCK: "DEADLOCK", NO_GLOBAL_STALL: "GLOBAL STALL"}.get(verdict.violated or "", "VIOLATED")
+
+
+def stall_word(stall: StallView) -> str:
+    """`STALL`, or `CONVOY` where more than one worker can be held up."""
+    return "CONVOY" if stall.convoy else "STALL"
 
 
 def headline(result: CheckResult) -> str:
@@ -43,6 +50,8 @@ def headline(result: CheckResult) -> str:
         return f"{_all_properties(result)}, {'for' if scope.startswith('any') else 'with'} {scope}"
     if verdict.violated == NO_GLOBAL_STALL:
         return f"with {verdict.scope}"
+    if verdict.violated == NO_STALL and view is not None and view.stall is not None:
+        return queue_claim(view, view.stall)
     if verdict.violated == NO_DEADLOCK and view is not None:
         return between([view.final[worker].transaction or "" for worker in members(result.compiled, view)])
     return f"{'always' if verdict.violated in result.spec.always else 'never'} {verdict.violated}"
@@ -56,6 +65,8 @@ def _undecided(result: CheckResult) -> str:
     proved_, left = [NO_DEADLOCK], [f"never {name}" for name in spec.never] + [f"always {name}" for name in spec.always]
     if spec.no_global_stall:
         (proved_ if certificate.covers_stall else left).append(NO_GLOBAL_STALL)
+    if spec.no_stall:
+        (proved_ if result.queues is not None and result.queues.proved else left).append(NO_STALL)
     verb = "is" if len(proved_) == 1 else "are"
     return f"{listed(left)}: {result.verdict.reason} ({listed(proved_)} {verb} proved)"
 
@@ -69,6 +80,9 @@ def trace_claim(spec: Spec, system: System, trace: Trace, violated: str | None) 
         return f"deadlock {between([shown.final[worker].transaction or '' for worker in members(system, shown)])}"
     if violated == NO_GLOBAL_STALL:
         return f"global stall with {how_many(trace.crew)}"
+    if violated == NO_STALL:
+        queued = explain(system, trace)
+        return f"stall {queue_claim(queued, queued.stall)}" if queued.stall is not None else "stall"
     return f"violated {'always' if violated in spec.always else 'never'} {violated}"
 
 
@@ -88,12 +102,52 @@ def between(transactions: Sequence[str]) -> str:
 
 def _all_properties(result: CheckResult) -> str:
     spec = result.spec
-    names = [NO_DEADLOCK] + [NO_GLOBAL_STALL] * spec.no_global_stall
+    names = [NO_DEADLOCK] + [NO_GLOBAL_STALL] * spec.no_global_stall + [NO_STALL] * spec.no_stall
     names += [f"never {name}" for name in spec.never] + [f"always {name}" for name in spec.always]
     return listed(names) if len(names) <= _SHOWN else f"all {len(names)} properties"
 
 
 # Why nobody can go on
+
+
+def standstill(system: System, view: TraceView, violated: str) -> str | None:
+    """Why the workers in the last state of `view` don't go on; None if a formula is violated, and they may."""
+    if violated == NO_DEADLOCK:
+        return cycle_sentences(system, view)
+    if violated == NO_GLOBAL_STALL:
+        return stall_sentences(system, view)
+    return queue_sentences(system, view) if violated == NO_STALL else None
+
+
+def queue_claim(view: TraceView, stall: StallView) -> str:
+    """`of query behind migrate`."""
+    return f"of {listed(stall.transactions)} behind {view.final[stall.waiter].transaction}, on {stall.resource}"
+
+
+def queue_sentences(system: System, view: TraceView) -> str:
+    """Who is held up behind whom, how many can be, and what ends it."""
+    stall = view.stall
+    assert stall is not None
+    waiter = view.final[stall.waiter]
+    assert waiter.wants is not None
+    lines = [f"{_who(waiter)} {waits(system, view, waiter)}."]
+    for worker in (view.final[number] for number in stall.delayed):
+        assert worker.wants is not None
+        lines.append(
+            f"{_who(worker)} asks for {worker.wants}, which nobody's locks forbid, but comes later and waits behind {waiter.name}."
+        )
+    if stall.convoy:
+        number = "any number of workers" if stall.most is None else f"up to {plural(stall.most, 'worker')}"
+        lines.append(f"{number[0].upper()}{number[1:]} in {listed(stall.transactions)} can pile up there.")
+    holders = listed(_who(view.final[worker]) for worker in stall.holders)
+    if stall.ends is Ends.REARRANGED:
+        lines.append("After deadlock_timeout Postgres lets past who is held up: the holder waits for one of them.")
+    else:
+        verb = "ends" if len(stall.holders) == 1 else "end"
+        lines.append(
+            f"It ends when {holders} {verb}, or with a lock_timeout in {waiter.transaction}; Postgres reports nothing."
+        )
+    return " ".join(lines)
 
 
 def members(system: System, view: TraceView) -> tuple[int, ...]:
@@ -165,6 +219,9 @@ def waits(system: System, view: TraceView, worker: WorkerView) -> str:
     """`waits for lane[1] FOR UPDATE, held by worker 2`; empty if `worker` does not wait."""
     if worker.wants is None:
         return ""
+    if worker.behind:
+        ahead = [f"{view.workers[one.worker]} ({one.locks[0].mode})" for one in worker.behind]
+        return f"waits for {worker.wants}, behind {listed(ahead)}"
     holders = []
     for blocker in worker.blockers:
         modes = listed(dict.fromkeys(lock.mode for lock in blocker.locks if lock.mode != worker.wants.mode))
@@ -293,6 +350,18 @@ def _crew(workers: Crew) -> str:
     return plural(len(workers), "worker") + (f" ({how_many(workers)})" if 1 < len(roles) <= _SHOWN else "")
 
 
+def no_queue(requests: int) -> str:
+    """That nobody is held up by a queue alone."""
+    what = (
+        f"of the {plural(requests, 'way')} to stand in a lock's queue"
+        if requests
+        else "nobody stands in a lock's queue"
+    )
+    if not requests:
+        return f"No stall with any number of workers is proved: {what}."
+    return f"No stall with any number of workers is proved: {what}, none is behind one that waits without end and free of what that one waits for."
+
+
 def _excluded(certificate: Certificate) -> list[str]:
     """What keeps apart those who look as if they could wait in a circle, one reason a line."""
     if not certificate.refuted:
@@ -395,6 +464,9 @@ def by_circle(result: CheckResult) -> str:
     searched_ = any(exploration.violation for exploration in result.explorations)
     if searched_ or result.view is None or result.verdict.violated != NO_DEADLOCK:
         return ""
+    if result.lifted is not None:
+        sizes = listed(f"{name} of {size}" for name, size in result.lifted.sizes.items())
+        return f"The spec is large: the deadlock was found with a smaller {sizes}, and then followed step by step in the whole."
     if result.explorations:
         return "Found as a circle of waits, which the search did not come to."
     members = plural(len(result.view.cycle), "worker")

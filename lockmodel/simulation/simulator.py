@@ -125,7 +125,7 @@ class _Simulator:
         self.seen = Seen()
         self.semantics = Semantics(system, workers)
         self.properties = evaluators(self.semantics)
-        self.everywhere = bool(self.properties) or system.no_global_stall
+        self.everywhere = bool(self.properties) or system.no_global_stall or system.no_stall
         self.longest = plan.steps or len(workers) * plan.rounds * longest_transaction(system)
         self.tallies: dict[Group, _Tally] = {}
         self.schedules = self.steps = 0

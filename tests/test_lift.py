@@ -1,0 +1,163 @@
+"""Deadlocks of specs that are too large to write down: found with smaller sets, followed with the sets as they are."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from generated import Tape, spec_of, to_yaml
+
+from lockmodel.checker import check
+from lockmodel.compiler import Compilation
+from lockmodel.errors import SpecError, TooLarge
+from lockmodel.lift import lift, smaller
+from lockmodel.overrides import apply, parse_overrides
+from lockmodel.parser import load, parse
+from lockmodel.replay.replayer import ReplayOutcome, prepare, replay_trace
+from lockmodel.report.page import Page
+from lockmodel.report.terminal import full
+from lockmodel.resolver import resolve
+from lockmodel.semantics import Action, Semantics, State
+from lockmodel.system import NO_DEADLOCK
+from lockmodel.trace import Trace
+
+ROOT = Path(__file__).parent.parent
+
+GATE = """
+name: gate
+sets: {{n: {size}}}
+resources: {{row: {{kind: row, per: [n]}}, z: {{kind: lock}}}}
+transactions:
+  all:
+    steps:
+      - {{for: {{x: n}}, order: any, do: [{{"row[x]": FOR UPDATE}}]}}
+      - z: EXCLUSIVE
+  late:
+    steps:
+      - z: EXCLUSIVE
+      - row[0]: FOR UPDATE
+roles: {{a: {{count: 1, runs: [all]}}, b: {{count: 1, runs: [late]}}}}
+"""
+
+
+def assert_is_deadlock(compilation: Compilation, trace: Trace) -> None:
+    """By the meaning of each step, and of the last state."""
+    semantics = Semantics(compilation.system, trace.crew)
+    state = trace.states[0]
+    assert state == semantics.initial
+    for action, following in zip(trace.actions, trace.states[1:], strict=True):
+        assert action.edge in semantics.location(state, action.worker).edges
+        assert semantics.enabled(state, action.worker, action.edge)
+        state = semantics.after(state, action)
+        assert state == following
+    assert semantics.stuck(state)
+
+
+@pytest.mark.parametrize("size", [24, 300])
+def test_an_unordered_statement_of_many_rows(size: int) -> None:
+    """24! orders: nothing is listed, and the deadlock is one of the whole."""
+    spec = load(ROOT / "specs/real/diode-upserts.yaml")
+    overrides = parse_overrides([f"counter={size}"], [])
+    with pytest.raises(TooLarge):
+        Compilation(resolve(apply(spec, overrides)))
+    result = check(spec, overrides)
+    assert result.exit_code == 0 and result.lifted is not None and result.trace is not None
+    assert result.lifted.sizes == {"counter": 2}
+    assert len({resource.name for resource in result.compiled.resources}) == size
+    assert_is_deadlock(result.lifted.compilation, result.trace)
+    assert "found with a smaller counter of 2" in " ".join(full(result, Page()).split())
+
+
+def test_what_the_smaller_trace_does_not_tell_is_done_as_it_comes() -> None:
+    """All forty rows have to be locked before the deadlock on the gate can come about."""
+    result = check(parse(GATE.format(size=40)))
+    assert result.lifted is not None and result.trace is not None
+    assert len(result.trace.actions) == 43
+    assert_is_deadlock(result.lifted.compilation, result.trace)
+
+
+def test_what_is_proved_needs_no_smaller_sets() -> None:
+    """One order for all: the proof does not look at the sizes."""
+    text = GATE.format(size=300).replace("order: any", "order: forward")
+    result = check(parse(text.split("  late:")[0]))
+    assert (result.exit_code, result.lifted) == (0, None)
+
+
+def test_where_no_smaller_deadlock_comes_about_the_size_is_an_error() -> None:
+    """Nothing is claimed: here the gate keeps everybody apart, but variables keep the proof from seeing it."""
+    text = """
+name: apart
+sets: {n: 30}
+variables: {free: {values: [true, false]}}
+resources: {row: {kind: row, per: [n]}, z: {kind: lock}}
+transactions:
+  one:
+    start when: free
+    take at start: {z: EXCLUSIVE}
+    steps: [{set: {free: false}}, {for: {x: n}, order: any, do: [{"row[x]": FOR UPDATE}]}]
+    on commit: {free: true}
+  two:
+    start when: free
+    steps: [{set: {free: false}}, {for: {x: n}, order: any, do: [{"row[x]": FOR UPDATE}]}]
+    on commit: {free: true}
+workers: 1
+"""
+    with pytest.raises(SpecError, match=r"more than 50,000 different places|too many steps"):
+        check(parse(text))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_lifted_is_a_deadlock_of_the_whole_on_generated_specs(seed: int) -> None:
+    """Each lifted trace is possible, step by step, in the system with all its places."""
+    rng = random.Random(seed)
+    lifted = 0
+    for _ in range(60):
+        made = spec_of(Tape(rng.randbytes(500)))
+        for key in ("never", "always", "no global stall", "no stall"):
+            made.pop(key, None)
+        spec = apply(
+            parse(to_yaml(made)),
+            parse_overrides([f"{name}=4" for name in made["sets"] if isinstance(made["sets"][name], int)], []),
+        )
+        try:
+            program = resolve(spec)
+            whole = Compilation(program)
+            overrides = smaller(spec, program, 2)
+            found = check(spec, overrides) if overrides else None
+        except SpecError:
+            continue  # An element that the spec names is gone, or it is too large.
+        if found is None or found.trace is None or found.verdict.violated != NO_DEADLOCK:
+            continue
+        if (made_whole := lift(program, found.compiled, found.trace)) is None:
+            continue
+        partial, trace = made_whole
+        assert_is_deadlock(partial, trace)
+        assert_is_deadlock(whole, in_the_whole(whole, partial, trace))
+        lifted += 1
+    assert lifted >= 3
+
+
+def in_the_whole(whole: Compilation, partial: Compilation, trace: Trace) -> Trace:
+    """`trace` with the locations that its places have in the system of all places."""
+    states = [trace.states[0]]
+    actions = []
+    for action, following in zip(trace.actions, trace.states[1:], strict=True):
+        here = states[-1].locations[action.worker]
+        target = whole.locate(partial.config(action.edge.target))
+        wanted = (target, action.edge.action, action.edge.requests)
+        edges = whole.system.locations[here].edges
+        actions.append(Action(action.worker, next(e for e in edges if (e.target, e.action, e.requests) == wanted)))
+        locations = list(states[-1].locations)
+        locations[action.worker] = target
+        states.append(State(tuple(locations), following.valuation))
+    return Trace(trace.crew, tuple(states), tuple(actions))
+
+
+@pytest.mark.postgres
+def test_it_is_confirmed_on_postgres(dsn: str) -> None:
+    """The replay needs only the places on the way."""
+    result = check(load(ROOT / "specs/real/diode-upserts.yaml"), parse_overrides(["counter=60"], []))
+    assert result.lifted is not None and result.trace is not None
+    done = replay_trace(prepare(result.spec, result.lifted.compilation), result.trace, dsn)
+    assert done.outcome is ReplayOutcome.CONFIRMED, done.performance

@@ -164,7 +164,7 @@ class Lookup:
         expression = self.expression(text, scope, position)
         constant = expression.tree
         if values is not None and isinstance(constant, ast.Constant):
-            if not any(same(constant.value, value) for value in values):  # type: ignore[arg-type]
+            if not any(same(constant.value, value) for value in values):  # type: ignore[arg-type]  # The parser makes no other constants.
                 hint = suggestion(str(constant.value), texts(values))
                 raise SpecError(position, f"{quote(constant.value)} is not a value of variable {target}; {hint}")
         return expression

@@ -113,7 +113,7 @@ class Evaluator:
 
     def _truth(self, tree: ast.expr, valuation: int, **terms: object) -> bool:
         try:
-            result = evaluate(tree, self._shared[valuation], **terms)  # type: ignore[arg-type]
+            result = evaluate(tree, self._shared[valuation], **terms)  # type: ignore[arg-type]  # The names of terms are made here.
         except ExpressionError as error:
             raise SpecError(self._position, str(error)) from None
         if not isinstance(result, bool):

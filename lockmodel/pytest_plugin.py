@@ -104,7 +104,7 @@ class DocumentFile(pytest.File):
     """A spec's or scenario's file. It is read when its test runs: what is wrong in it fails that test, not the collection."""
 
     def __init__(self, *, kind: type[DocumentItem], **rest: object) -> None:
-        super().__init__(**rest)  # type: ignore[arg-type]
+        super().__init__(**rest)  # type: ignore[arg-type]  # pytest passes its own on.
         self.kind = kind
 
     def collect(self) -> Iterator[DocumentItem]:
@@ -118,7 +118,7 @@ class DocumentItem(pytest.Item):
     marker = ""
 
     def __init__(self, **rest: object) -> None:
-        super().__init__(**rest)  # type: ignore[arg-type]
+        super().__init__(**rest)  # type: ignore[arg-type]  # pytest passes its own on.
         self.add_marker(self.marker)
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -134,7 +134,7 @@ def _other_shape(expect: DeadlockExpected, trace: Trace, view: TraceView) -> str
     # `between: [send]` may stand for a cycle of two that both run `send`.
     if wanted.between is not None and sorted(wanted.between) not in (sorted(found), sorted(set(found))):
         return f"expected a deadlock between {_list(wanted.between)}, found one between {_list(found)}"
-    waited = {view.final[worker].wants.resource for worker in view.cycle if view.final[worker].wants}  # type: ignore[union-attr]
+    waited = {wants.resource for worker in view.cycle if (wants := view.final[worker].wants)}
     families = {name.partition("[")[0] for name in waited}
     if wanted.on is not None and set(wanted.on) != families:
         return f"expected a deadlock on {_list(wanted.on)}, found one on {_list(sorted(families))}"
@@ -165,6 +165,6 @@ def _other_stall(verdict: Verdict, view: TraceView | None, wanted: StallExpectat
     return None
 
 
-def _list(names: object) -> str:
-    words = [str(name) for name in names]  # type: ignore[attr-defined]
+def _list(names: Iterable[str]) -> str:
+    words = list(names)
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

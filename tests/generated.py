@@ -633,7 +633,7 @@ def to_yaml(spec: dict[str, Any]) -> str:
     yaml = YAML(typ="safe", pure=True)
     yaml.Representer = NoAliases
     yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel says None, and means a bool.
     yaml.width = 10_000
     out = io.StringIO()
     yaml.dump(spec, out)

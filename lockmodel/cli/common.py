@@ -193,7 +193,7 @@ def _usage(error: Exception) -> str:
     """A wrong command line in one line. Typer's exceptions have other homes in other versions, so they are known by their attributes."""
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "lockmodel"
-    message = str(error.format_message())  # type: ignore[attr-defined]
+    message = str(error.format_message())  # type: ignore[attr-defined]  # Of those exceptions, not of all.
     option = getattr(error, "option_name", None)
     if option is not None and "such option" in message:
         options = [name for parameter in context.command.params for name in parameter.opts] if context else []

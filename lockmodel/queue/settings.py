@@ -95,11 +95,11 @@ def check_count(name: str, value: object, least: int, most: int = INTEGER_MAX) -
 
 def check_seconds(name: str, value: object, *, zero: bool) -> float:
     """`value` if it is a number of seconds above zero (`zero`: or zero itself). Raises SettingsError."""
-    number = not isinstance(value, bool) and isinstance(value, int | float)
-    if not number or not math.isfinite(value) or not 0 <= value <= SECONDS_MAX or (value == 0 and not zero):  # type: ignore[arg-type,operator]
-        least = "of at least 0" if zero else "above 0"
-        raise SettingsError(f"{name} must be a number of seconds {least} (and below a century), not {_shown(value)}")
-    return float(value)  # type: ignore[arg-type]
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if 0 < value <= SECONDS_MAX or (value == 0 and zero):
+            return float(value)
+    least = "of at least 0" if zero else "above 0"
+    raise SettingsError(f"{name} must be a number of seconds {least} (and below a century), not {_shown(value)}")
 
 
 def _shown(value: object) -> str:

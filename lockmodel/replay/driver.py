@@ -507,7 +507,7 @@ class _Performance:
         cursor = await self.monitor.execute("SELECT pg_blocking_pids(%s)", (session.pid,))
         row = await cursor.fetchone()
         assert row is not None
-        return list(row[0])  # type: ignore[call-overload, no-any-return]
+        return list(row[0])  # type: ignore[call-overload, no-any-return]  # A column of integer[].
 
     def _names(self, pids: Sequence[int], waiter: Session | None = None) -> str:
         """The workers of `pids`; of `waiter` itself it is another connection."""

@@ -232,7 +232,7 @@ def _turns(steps: Iterable[ConcreteStep]) -> list[Turn]:
 def _splits_statement(turns: list[Turn], compilation: Compilation, trace: Trace) -> bool:
     """Whether the order of the trace cannot be kept, because it interleaves inside a statement or ends inside one."""
     apart = any(
-        turn.steps[-1][0] - turn.steps[0][0] != len(turn.steps) - 1  # type: ignore[operator]
+        turn.steps[-1][0] - turn.steps[0][0] != len(turn.steps) - 1  # type: ignore[operator]  # Steps of a trace have numbers.
         for turn in turns
     )
     ends_inside = False

@@ -14,7 +14,7 @@ from lockmodel.exploration import Limits
 from lockmodel.overrides import Overrides, arguments, parse_overrides
 from lockmodel.parser import load, parse
 from lockmodel.report import words
-from lockmodel.report.page import Page
+from lockmodel.report.page import Page, text
 from lockmodel.report.terminal import Row, brief, full, summary
 from lockmodel.verdict import CheckResult
 
@@ -99,10 +99,20 @@ def test_a_wide_terminal_has_room_for_more_columns() -> None:
 
 @pytest.mark.parametrize("width", [40, 57, 100, 200])
 def test_no_line_is_longer_than_the_page(width: int) -> None:
-    """Whatever the width, only the command to copy may be longer than the page."""
+    """Whatever the width, only the command to copy and a file's name with its verdict may be longer than the page."""
     for file in SPECS.values():
-        report = full(checked(file, max_states=2_000), Page(width=width))
-        assert not [line for line in report.splitlines() if len(line) > width and "Replay it" not in line]
+        heading, *rest = full(checked(file, max_states=2_000), Page(width=width)).splitlines()
+        assert len(heading) <= max(width, len(f"{file}  GLOBAL STALL"))
+        assert not [line for line in rest if len(line) > width and "Replay it" not in line]
+
+
+def test_a_verdict_stands_beside_its_file_however_long_the_name() -> None:
+    """Whoever searches the output for a verdict finds it in the line of its file."""
+    file = f"{'deep/' * 30}striped.yaml"
+    page = Page()
+    assert page.render(*page.heading(file, text("AS EXPECTED"))) == f"{file}  AS EXPECTED\n"
+    assert page.render(*page.heading(file, text("HOLDS"), "for all")) == f"{file}  HOLDS\n  for all\n"
+    assert page.render(*page.heading("a.yaml", text("HOLDS"), "for all")) == "a.yaml  HOLDS  for all\n"
 
 
 def test_a_spec_as_expected_is_told_in_one_line_among_many() -> None:

@@ -27,11 +27,7 @@ def report(file: str, found: Sequence[Conformance], server: str, page: Page) -> 
         if drifted
         else f"{plural(len(found), 'call')} compared"
     )
-    lead = Text.assemble(text(file, "bold"), "  ", word, "  ")
-    rest = text(f"{claim}, on PostgreSQL {server}")
-    parts: list[RenderableType] = [lead + rest]
-    if lead.cell_len + rest.cell_len > page.width:
-        parts = [lead, Padding(rest, (0, 0, 0, 2))]
+    parts = page.heading(file, word, f"{claim}, on PostgreSQL {server}")
     for one in found:
         parts += _call(one)
     return page.render(*parts)

@@ -74,6 +74,19 @@ class Page:
         lines = console.file.getvalue().replace(_KEPT_SPACE, " ").splitlines()
         return self.fit("".join(f"{line.rstrip()}\n" for line in lines))
 
+    def heading(self, file: str, verdict: Text, claim: str = "") -> list[RenderableType]:
+        """`file  VERDICT  claim` in one line, or the claim below. However long the file's name, its verdict stands beside it in the line."""
+        from rich.padding import Padding
+        from rich.text import Text
+
+        lead = Text.assemble(text(file, "bold"), "  ", verdict, no_wrap=True, overflow="ignore")
+        rest = text(claim)
+        if not claim:
+            return [lead]
+        if lead.cell_len + 2 + rest.cell_len <= self.width:
+            return [Text.assemble(lead, "  ", rest)]
+        return [lead, Padding(rest, (0, 0, 0, 2))]
+
     def fit(self, text: str) -> str:
         """`text` in characters that the page knows."""
         try:

@@ -97,8 +97,9 @@ def code_report(file: str, claim: str, replay: CodeReplay, page: Page) -> str:
 def scenario_report(file: str, run: ScenarioRun, page: Page, *, brief: bool) -> str:
     """A scenario: whether what must come out did; unless that is all that is wanted, the replay itself too."""
     word = Text("AS EXPECTED", "bold green") if run.unmet is None else Text("NOT AS EXPECTED", "bold red")
-    lead = Text.assemble(text(file, "bold"), "  ", word)
-    head = page.render(lead, _paragraph(run.claim), *([_paragraph(f"{run.unmet}.", "red")] if run.unmet else []))
+    head = page.render(
+        *page.heading(file, word), _paragraph(run.claim), *([_paragraph(f"{run.unmet}.", "red")] if run.unmet else [])
+    )
     if brief and run.unmet is None:
         return head
     refuted = isinstance(run.scenario.outcome, RefutedOutcome) and run.unmet is None
@@ -142,13 +143,9 @@ def statement_rows(script: Script, performance: Performance) -> list[tuple[Comma
 
 
 def _head(file: str, outcome: ReplayOutcome, claim: str, server: str, page: Page) -> list[RenderableType]:
-    lead = Text.assemble(
-        text(file, "bold"), "  ", (str(outcome), _STYLES[outcome]), "  ", no_wrap=True, overflow="ignore"
+    return page.heading(
+        file, Text(str(outcome), _STYLES[outcome]), claim + (f", on PostgreSQL {server}" if server else "")
     )
-    rest = text(claim + (f", on PostgreSQL {server}" if server else ""))
-    if lead.cell_len + rest.cell_len <= page.width:
-        return [lead + rest]
-    return [lead, Padding(rest, (0, 0, 0, 2))]
 
 
 def schedules_sentence(replay: SchedulesReplay) -> str:

@@ -12,7 +12,6 @@ from rich import box
 from rich.console import RenderableType
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
 from lockmodel.errors import one_line
 from lockmodel.explanation import explain
@@ -97,13 +96,8 @@ def totals(rows: Sequence[Row], unchecked: int) -> str:
 
 def head(result: CheckResult, page: Page) -> list[RenderableType]:
     style = _STYLES[result.exit_code]
-    lead = Text.assemble(text(result.spec.source.file, "bold"), "  ", text(words.verdict_word(result), style), "  ")
-    rest = text(words.headline(result) + _suffix(result))
-    parts: list[RenderableType] = []
-    if lead.cell_len + rest.cell_len <= page.width:
-        parts.append(lead + rest)
-    else:
-        parts += [lead, Padding(rest, (0, 0, 0, _INDENT))]
+    verdict = text(words.verdict_word(result), style)
+    parts = page.heading(result.spec.source.file, verdict, words.headline(result) + _suffix(result))
     expectation = words.expectation(result)
     if expectation:
         parts.append(_paragraph(expectation, style))

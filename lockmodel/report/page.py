@@ -55,6 +55,7 @@ class Page:
     def render(self, *parts: RenderableType) -> str:
         """`parts` one below the other, each ended by a new line."""
         from rich.console import Console
+        from rich.text import Text
 
         console = Console(
             file=StringIO(),
@@ -69,7 +70,9 @@ class Page:
             emoji=False,
         )
         for part in parts:
-            console.print(part, crop=False)
+            # rich joins the texts it prints, and forgets how each wants to be wrapped.
+            wrapping = (part.no_wrap, part.overflow) if isinstance(part, Text) else (None, None)
+            console.print(part, crop=False, no_wrap=wrapping[0], overflow=wrapping[1])
         assert isinstance(console.file, StringIO)
         lines = console.file.getvalue().replace(_KEPT_SPACE, " ").splitlines()
         return self.fit("".join(f"{line.rstrip()}\n" for line in lines))

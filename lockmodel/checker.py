@@ -3,7 +3,8 @@
 - For any number of workers: first the proof on the program, which does not look at the sizes of the sets; if it answers all that the
   spec asks, nothing is compiled. Else the waits of the compiled system, which for transactions that only take locks decide. Else
   searches with few workers.
-- For a fixed number, the search: its counts are part of the answer. Only where it would be hopeless, and the proof answers, it is left out.
+- For a fixed number, the search: its counts are part of the answer. It is left out where it would be hopeless and the proof answers, or
+  where it may be long and a circle of waits is a deadlock of fewer workers.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ ANY_COUNTS = (2, 3, 4)
 """The numbers of workers that a search tries where the spec says `any`."""
 HOPELESS_STATES = 10**8
 """A search of more states than this is left out if a proof answers for any number of workers."""
+LONG_STATES = 10**7
+"""A search that may have more states (as an upper bound) is left out if some of the workers can already be brought into a deadlock."""
 MANY_PLACES = 2_000
 HOPELESS_PLACES = 10**7
 """With more places (as an upper bound) smaller sets are tried before the spec is compiled: many, where no counts are asked for."""
@@ -201,12 +204,17 @@ class _Check:
 
     def _is_endless(self, system: System, workers: Crew) -> bool:
         bounded = self.limits.max_states is not None or self.limits.timeout_seconds is not None
-        places = math.prod(map(len, places_of(system, workers)))
-        return not bounded and len(system.valuations) * places > ENDLESS_STATES
+        return not bounded and _combinations(system, workers) > ENDLESS_STATES
 
     def _fixed(self, system: System, certificate: Certificate | None) -> _Answer:
         """The answer for the number of workers that the spec has."""
-        found = self._search(system, crew(system, 1))
+        workers = crew(system, 1)
+        asked = self.engine != EngineOptions() or _may_fail(system) or _has_formulas(self.spec)
+        if certificate is None and not asked and _combinations(system, workers) > LONG_STATES:
+            circle = examine(system).trace
+            if circle is not None:
+                return _deadlock(system, circle, ())
+        found = self._search(system, workers)
         if found.violation is not None:
             return _violation(system, (found,), certificate)
         # A proof for more workers, or a circle of waits that the search did not come to.
@@ -246,6 +254,11 @@ def _settles(certificate: Certificate, spec: Spec, queues: QueueExamination | No
 
 def _has_formulas(spec: Spec) -> bool:
     return bool(spec.never or spec.always)
+
+
+def _combinations(system: System, workers: Crew) -> int:
+    """Of the values of the variables and everybody's places: no search has more states."""
+    return len(system.valuations) * math.prod(map(len, places_of(system, workers)))
 
 
 def _may_fail(system: System) -> bool:

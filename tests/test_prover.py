@@ -22,7 +22,7 @@ from lockmodel.report.json import report
 from lockmodel.report.page import Page
 from lockmodel.report.terminal import full
 from lockmodel.report.trace_file import read_trace
-from lockmodel.report.words import order_words, proved
+from lockmodel.report.words import by_circle, order_words, proved
 from lockmodel.resolver import resolve
 from lockmodel.verdict import CheckResult, Outcome
 
@@ -291,6 +291,24 @@ def test_a_circle_of_more_workers_than_there_are_is_no_proof() -> None:
     """Two workers can't deadlock in a ring of three, but this is not proved for any number."""
     result = check(parse(philosophers(3)), parse_overrides([], ["2"]))
     assert (result.verdict.outcome, result.verdict.scope, result.certificate) == (Outcome.HOLDS, "2 workers", None)
+
+
+def test_some_of_many_workers_deadlock_without_a_search() -> None:
+    """Eight workers have 40,817,423 states up to the depth where two of them can't go on."""
+    result = check(load(REPOSITORY / "specs/striped-old-claim.yaml"), parse_overrides([], ["8"]))
+    assert (result.verdict.outcome, result.explorations) == (Outcome.VIOLATED, ())
+    assert "2 of the 8 workers" in by_circle(result)
+
+
+def test_a_circle_of_more_workers_than_there_are_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the search may be: a ring of three is no deadlock of two, nor of three workers of whom one does something else."""
+    monkeypatch.setattr(checker, "LONG_STATES", 0)
+    result = check(parse(philosophers(3)), parse_overrides([], ["2"]))
+    assert (result.verdict.outcome, len(result.explorations)) == (Outcome.HOLDS, 1)
+    assert check(parse(philosophers(3)), parse_overrides([], ["3"])).explorations == ()
+    roles = "roles: {left: {count: 1, runs: [p0, p1]}, right: {count: 2, runs: [p2]}}\n"
+    divided = check(parse(philosophers(3).replace("workers: any\n", roles)))
+    assert (divided.verdict.outcome, len(divided.explorations)) == (Outcome.HOLDS, 1)
 
 
 def test_an_endless_search_is_not_begun_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:

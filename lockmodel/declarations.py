@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from lockmodel.document import Node
 from lockmodel.errors import Position, SpecError, quote, suggestion
 from lockmodel.expressions import Value, same
+from lockmodel.fields import Elements, check_elements
 from lockmodel.modes import KINDS
 from lockmodel.program import Family, RoleProgram
-from lockmodel.spec import Elements, Spec, check_elements
+from lockmodel.spec import Spec
 from lockmodel.system import Status
 
 MAX_RESOURCES = 100_000

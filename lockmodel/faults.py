@@ -1,6 +1,6 @@
 """What is wrong with a document's shape, in lockmodel's words: pydantic's errors, made into one line with a position.
 
-The document model (`lockmodel.spec`) decides what is right; here is only how it is said.
+The document models (`lockmodel.spec` and its parts) decide what is right; here is only how it is said.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ from typing import Any, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from lockmodel import scenario, spec, statements
+from lockmodel import expectations, scenario, statements, steps
 from lockmodel.document import Node, Path, Source
 from lockmodel.errors import SpecError, quote, suggestion
+from lockmodel.spec import Spec
 
 _KINDS = {
     "sets": "set", "transactions": "transaction", "resources": "resource", "variables": "variable", "roles": "role",
     "relations": "relation", "triggers": "trigger",
 }  # fmt: skip
 _TAGGED: dict[str, type[Node]] = {
-    "?for": spec.ForStep, "?statement": spec.StatementStep, "?either": spec.EitherStep, "?if": spec.IfStep, "?set": spec.SetStep,
-    "?savepoint": spec.SavepointStep, "?rollback to": spec.RollbackToStep, "?release": spec.ReleaseStep,
+    "?for": steps.ForStep, "?statement": steps.StatementStep, "?either": steps.EitherStep, "?if": steps.IfStep, "?set": steps.SetStep,
+    "?savepoint": steps.SavepointStep, "?rollback to": steps.RollbackToStep, "?release": steps.ReleaseStep,
     "?insert": statements.InsertStep, "?update": statements.UpdateStep, "?delete": statements.DeleteStep,
     "?select": statements.SelectStep, "?truncate": statements.TruncateStep, "?alter table": statements.AlterStep,
     "?attach partition": statements.AttachStep, "?detach partition": statements.DetachStep, "?command": statements.CommandStep,
-    "?lock": spec.LockStep, "?deadlock": spec.DeadlockExpected, "?violated": spec.ViolationExpected,
+    "?lock": steps.LockStep, "?deadlock": expectations.DeadlockExpected, "?violated": expectations.ViolationExpected,
     "?safe": scenario.SafeOutcome, "?refuted": scenario.RefutedOutcome,
 }  # fmt: skip
 _TYPES = {
@@ -39,7 +40,7 @@ _STEP_LISTS = ("steps", "do", "then", "else")
 
 
 def first_fault(
-    error: ValidationError, content: Mapping[str, Any], source: Source, model: type[Node] = spec.Spec
+    error: ValidationError, content: Mapping[str, Any], source: Source, model: type[Node] = Spec
 ) -> SpecError:
     """The error that stands first in the file, whose whole document is a `model`."""
     details = error.errors(include_url=False, include_context=True)
@@ -99,7 +100,7 @@ def _words(detail: ErrorDetails, path: Path, model: type[Node]) -> str:
     if kind == "literal_error":
         words = re.findall(r"'([^']*)'", context["expected"])
         if detail["loc"][-1] == "?end":
-            return f"unknown step {shown}; {suggestion(str(detail['input']), [*words, *spec.STEP_KEYS])}"
+            return f"unknown step {shown}; {suggestion(str(detail['input']), [*words, *steps.STEP_KEYS])}"
         if words == ["any"]:
             return f"{name} must be a number of workers, or any; it is {shown}"
         return f"{name} can't be {shown}; {suggestion(str(detail['input']), words)}"
@@ -181,7 +182,7 @@ def _keys(detail: ErrorDetails, model: type[Node]) -> list[str]:
         if get_origin(field.annotation) is dict:
             next(parts, None)  # A name that the user gave.
     keys = [field.alias or name for name, field in here.model_fields.items()]
-    return [*keys, "violated"] if here is spec.DeadlockExpected else keys
+    return [*keys, "violated"] if here is expectations.DeadlockExpected else keys
 
 
 def _nodes_in(annotation: Any) -> set[type[Node]]:

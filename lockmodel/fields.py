@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, StrictBool, StrictInt, StrictStr, Tag
 
+from lockmodel.errors import quote
+
 MAX_NAMES = 64
 """Parameters, or local variables, that one transaction or one `for` may have."""
+
+MAX_ELEMENTS = 4096
+"""Of one set."""
+MAX_WORKERS = 4096
+"""Of one role."""
+_ELEMENT = re.compile(r"[\w#.-]+")
 
 Order = Literal["forward", "reverse", "rotated", "any"]
 
@@ -31,6 +41,25 @@ Formula = Annotated[
 ]
 """An expression as text; `true` and `3` reach us as YAML booleans and integers."""
 
+Value = Annotated[
+    Annotated[StrictInt, Tag("?number")] | Annotated[StrictBool, Tag("?truth")] | Annotated[StrictStr, Tag("?word")],
+    one_of("a word, an integer, true or false"),
+]
+"""An element of a set, or a value of a variable."""
+
+Elements = Annotated[
+    Annotated[StrictInt, Field(ge=1, le=MAX_ELEMENTS), Tag("?number")]
+    | Annotated[list[Value], Field(min_length=1, max_length=MAX_ELEMENTS), Tag("?list")],
+    one_of("a number n (for 0 … n-1) or a list of elements"),
+]
+"""Those of a set, as `check_elements` wants them."""
+
+Count = Annotated[
+    Annotated[StrictInt, Field(ge=1, le=MAX_WORKERS), Tag("?number")] | Annotated[Literal["any"], Tag("?word")],
+    one_of("a number of workers, or any"),
+]
+"""How many workers a role has."""
+
 Parameters = Annotated[dict[StrictStr, StrictStr], Field(max_length=MAX_NAMES)]
 """Names, each with the set that it ranges over."""
 
@@ -50,3 +79,16 @@ Mentions = Annotated[
 def as_list(mentions: str | list[str]) -> list[str]:
     """One word, or several, as several."""
     return [mentions] if isinstance(mentions, str) else mentions
+
+
+def check_elements(values: Sequence[int | str | bool]) -> tuple[int, str] | None:
+    """What is wrong with the elements of a set, as (index, message); None if nothing is."""
+    seen: set[str] = set()
+    for index, value in enumerate(values):
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        if not _ELEMENT.fullmatch(text):
+            return index, f"{quote(text)} must be a word of letters, digits and _ # . -"
+        if text in seen:
+            return index, f"{quote(text)} stands there twice; drop one"
+        seen.add(text)
+    return None

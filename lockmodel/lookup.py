@@ -15,9 +15,11 @@ from lockmodel.declarations import Declarations, check_identifier, texts
 from lockmodel.document import Node
 from lockmodel.errors import Position, SpecError, quote, suggestion
 from lockmodel.expressions import MAX_LENGTH, Expression, ExpressionError, Value, comparisons, parse, same
+from lockmodel.fields import Formula
 from lockmodel.modes import Wait, parse_mode
 from lockmodel.program import Names, Reference
-from lockmodel.spec import Formula
+from lockmodel.statements import SqlStep
+from lockmodel.steps import LockStep, ReleaseStep
 from lockmodel.system import Status
 from lockmodel.templates import template_names
 
@@ -108,6 +110,14 @@ class Lookup:
         if scope.bindings and arguments:
             shown = f"{name}[{', '.join(argument.text for argument in arguments)}]"
         return Reference(name, arguments, shown, position)
+
+    def table_of(self, row: Reference) -> Reference | None:
+        """The table that `row` lives in, if its resource names one."""
+        family = self.families[row.family]
+        if family.table is None:
+            return None
+        arguments = tuple(row.arguments[family.per.index(name)] for name in self.families[family.table].per)
+        return Reference(family.table, arguments, family.table, row.position)
 
     def _shape(self, name: str, per: Sequence[str]) -> str:
         """How a resource is mentioned: `it takes 1, an element of stripe or a parameter over it: lane[0]`."""
@@ -204,6 +214,21 @@ class Lookup:
             if values is not None and not any(same(constant, value) for value in values):
                 what = ast.unparse(term)
                 raise SpecError(position, f"{what} is never {_shown(constant)}; {_other_value(constant, values)}")
+
+    def check_texts(self, step: LockStep | ReleaseStep | SqlStep, scope: Scope) -> None:
+        """Check the `sql` and the `label` of `step`."""
+        self.check_template(step.sql, scope, step, "sql")
+        self.check_template(step.label, scope, step, "label")
+        self.check_sql(step.sql, step, "sql")
+
+    @staticmethod
+    def check_own_sql(step: Node, scope: Scope, key: str = "sql") -> None:
+        """Refuse the SQL of a step inside a statement."""
+        if scope.sql is not None:
+            message = (
+                "the sql of the `for` or `statement` around takes all the locks inside, this one too; drop one of them"
+            )
+            raise SpecError(step.at(key), message)
 
     @staticmethod
     def check_sql(sql: str | None, node: Node, key: str) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from lockmodel.errors import UsageError, quote, suggestion
-from lockmodel.spec import MAX_ELEMENTS, MAX_WORKERS, Spec, check_elements
+from lockmodel.fields import MAX_ELEMENTS, MAX_WORKERS, check_elements
+from lockmodel.spec import Spec
 
 Value = int | str | bool
 

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, StrictInt, StrictStr, Tag
 
 from lockmodel.document import Node
-from lockmodel.spec import Count, Elements, Spec, Value
+from lockmodel.fields import Count, Elements, Value
+from lockmodel.spec import Spec
 
 
 class Safe(Node):

@@ -118,6 +118,8 @@ class DetachStep(Statement):
 COMMANDS = ("create partition of", "drop table", "create index", "drop index", "reindex table", "create trigger", "drop trigger",
             "create policy", "create statistics", "comment on")  # fmt: skip
 """Statements that have nothing to say but their table."""
+STATEMENTS = ("insert", "update", "delete", "select", "truncate", "alter table", "attach partition", "detach partition", *COMMANDS)  # fmt: skip
+"""The key that makes a step one of these statements."""
 
 
 def _needs_one_command(schema: dict[str, Any]) -> None:

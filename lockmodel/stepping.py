@@ -20,11 +20,12 @@ from lockmodel.compiler import compile_spec
 from lockmodel.errors import UsageError, quote, suggestion
 from lockmodel.explanation import Lock, WorkerView, step_text, view
 from lockmodel.expressions import Value
+from lockmodel.fields import MAX_WORKERS
 from lockmodel.overrides import Overrides, apply
 from lockmodel.parser import load
 from lockmodel.properties import Evaluator, broken_property, evaluators
 from lockmodel.semantics import Action, Crew, Semantics, State, crew
-from lockmodel.spec import MAX_WORKERS, Spec
+from lockmodel.spec import Spec
 from lockmodel.system import ActionKind, Edge, System
 from lockmodel.trace import Trace
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from lockmodel.document import Node
+from lockmodel.errors import SpecError, quote
 from lockmodel.modes import Wait
 from lockmodel.program import Block, Either, If, Lock, Loop, Step
 
@@ -25,6 +27,16 @@ def milliseconds(text: int | str) -> float | None:
     found = _DURATION.fullmatch(str(text).strip())
     unit = found[2] or "ms" if found else ""
     return float(found[1]) * _UNITS_MS[unit] if found and unit in _UNITS_MS else None
+
+
+def duration_ms(node: Node, key: str, text: int | str | None) -> float | None:
+    """The duration `text` that stands under `key` in `node`, in milliseconds; None if none does. Raises SpecError."""
+    if text is None:
+        return None
+    found = milliseconds(text)
+    if found is None:
+        raise SpecError(node.at(key), f"{quote(str(text))} is no duration; write one such as 200ms, 2s or 1min")
+    return found
 
 
 def with_timeout(block: Block, timeout_ms: float, deadlock_timeout_ms: float) -> Block:

@@ -16,9 +16,10 @@ from lockmodel.lookup import Lookup, Scope
 from lockmodel.modes import Wait
 from lockmodel.program import Block, If, Lock, Loop, Reference, Step
 from lockmodel.relations import Relations, Table, Target, events_of
-from lockmodel.spec import EitherStep, ForStep, IfStep, LockStep, Trigger
-from lockmodel.spec import Step as SpecStep
+from lockmodel.spec import Trigger
 from lockmodel.statements import RowStatement, SqlStep
+from lockmodel.steps import EitherStep, ForStep, IfStep, LockStep
+from lockmodel.steps import Step as SpecStep
 from lockmodel.table_modes import ROW_SHARE
 from lockmodel.writes import Writes
 

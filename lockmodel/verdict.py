@@ -8,12 +8,13 @@ from enum import StrEnum
 
 from lockmodel.compiler import Compilation
 from lockmodel.deadlocks import Deadlocks
+from lockmodel.expectations import DeadlockExpected, StallExpectation, StallExpected, ViolationExpected
 from lockmodel.explanation import TraceView
 from lockmodel.exploration import Exploration
 from lockmodel.overrides import Overrides
 from lockmodel.prover import Certificate
 from lockmodel.prover.queues import QueueExamination
-from lockmodel.spec import DeadlockExpected, Spec, StallExpectation, StallExpected, ViolationExpected
+from lockmodel.spec import Spec
 from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, NO_STALL, System
 from lockmodel.trace import Trace
 

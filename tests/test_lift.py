@@ -69,6 +69,16 @@ def test_an_unordered_statement_of_many_rows(size: int) -> None:
     assert "found with a smaller counter of 2" in " ".join(full(result, Page()).split())
 
 
+def test_a_fixed_number_of_workers_need_no_long_search() -> None:
+    """Ten rows in any order, two workers: 2^10 places each, which a search for counts would take minutes for."""
+    overrides = parse_overrides(["counter=10"], ["2"])
+    result = check(load(ROOT / "specs/real/diode-upserts.yaml"), overrides)
+    assert result.lifted is not None and result.explorations == ()
+    assert result.verdict.scope == "2 workers"
+    few = check(load(ROOT / "specs/real/diode-upserts.yaml"), parse_overrides(["counter=4"], ["2"]))
+    assert few.lifted is None and len(few.explorations) == 1
+
+
 def test_what_the_smaller_trace_does_not_tell_is_done_as_it_comes() -> None:
     """All forty rows have to be locked before the deadlock on the gate can come about."""
     result = check(parse(GATE.format(size=40)))

@@ -18,11 +18,11 @@ from lockmodel.exploration import Limits
 from lockmodel.overrides import parse_overrides
 from lockmodel.parser import load, parse
 from lockmodel.prover import Certificate, Harmless, examine, prove_program
+from lockmodel.report.grounds import by_circle, order_words, proved
 from lockmodel.report.json import report
 from lockmodel.report.page import Page
 from lockmodel.report.terminal import full
 from lockmodel.report.trace_file import read_trace
-from lockmodel.report.words import by_circle, order_words, proved
 from lockmodel.resolver import resolve
 from lockmodel.verdict import CheckResult, Outcome
 

@@ -453,7 +453,7 @@ def test_nothing_is_left_of_a_test_that_failed_in_the_middle(
     result.assert_outcomes(passed=1, failed=1)
     text = result.stdout.str()
     assert "alice went on, but should wait for bob" in text
-    assert "controlled.py" not in text, "a reader sees the line of the test, not ours"
+    assert "controlled.py" not in text and "backends.py" not in text, "a reader sees the line of the test, not ours"
     assert remains(dsn) == []
 
 

@@ -11,11 +11,11 @@ from leftovers import remains
 
 from lockmodel.checker import check
 from lockmodel.errors import UsageError
+from lockmodel.expectations import DeadlockExpected, StallExpected
 from lockmodel.parser import load, parse
 from lockmodel.replay.comparison import Relation
 from lockmodel.replay.plain_conformance import conform_plain
 from lockmodel.replay.replayer import run_to_the_end
-from lockmodel.spec import DeadlockExpected, StallExpected
 from lockmodel.verdict import Outcome
 
 ROOT = Path(__file__).parent.parent

@@ -20,8 +20,9 @@ from ruamel.yaml import YAML
 from test_schema import parts
 from transcripts import ROOT
 
+from lockmodel.json_schema import json_schema
 from lockmodel.scenario import Scenario
-from lockmodel.spec import Spec, json_schema
+from lockmodel.spec import Spec
 
 PAGE = ROOT / "docs" / "reference.md"
 GENERATOR = ROOT / "docs" / "make_reference.py"

@@ -17,7 +17,8 @@ from lockmodel.checker import check
 from lockmodel.errors import ReplayError, SpecError
 from lockmodel.overrides import apply, parse_overrides
 from lockmodel.parser import load, parse
-from lockmodel.replay.driver import Driver, Performance
+from lockmodel.replay.driver import Driver
+from lockmodel.replay.performance import Performance
 from lockmodel.replay.replayer import (
     ReplayOutcome,
     SchedulesReplay,

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 from test_differential import numbered
 
-from lockmodel.spec import json_schema
+from lockmodel.json_schema import json_schema
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = sorted((ROOT / "specs").rglob("*.yaml"))

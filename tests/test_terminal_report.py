@@ -129,6 +129,25 @@ def test_the_summary_counts_what_was_left_out() -> None:
     assert table.endswith("3 specs: 1 with an error, 2 not checked.\n")
 
 
+@pytest.mark.parametrize(
+    ("length", "heads"),
+    [
+        (40, "spec verdict expected? states seconds"),
+        (48, "spec verdict expected? states"),
+        (58, "spec verdict expected?"),
+        (90, "spec verdict expected?"),
+    ],
+)
+def test_a_long_name_has_more_room_than_counts(length: int, heads: str) -> None:
+    """Names are broken only where there is no other way; in 80 columns."""
+    result = checked(SPECS["three-roles"])
+    name = "x" * length
+    table = summary([Row(name, result), Row("short.yaml", result)], Page())
+    assert " ".join(table.splitlines()[0].split()) == heads
+    assert (f"{name}  " in table) == (length < 80)
+    assert all(len(line) <= 80 for line in table.splitlines())
+
+
 def test_colours_come_only_when_asked_for() -> None:
     """A page without colour has no escape sequence in it."""
     result = checked(SPECS["deadlock"])

@@ -181,8 +181,8 @@ class _Session:
         )  # fmt: skip
 
     def welcome(self) -> str:
+        from lockmodel.report.grammar import plural
         from lockmodel.report.stepping import say
-        from lockmodel.report.words import plural
 
         model = self.schedule.model
         workers = plural(len(model.crew), "worker")
@@ -308,9 +308,9 @@ class _Session:
         return schedule_page(self.schedule, self.page)
 
     def _save(self, file: str) -> str:
+        from lockmodel.report.grammar import plural
         from lockmodel.report.stepping import say
         from lockmodel.report.trace_file import write_trace
-        from lockmodel.report.words import plural
 
         if not file.endswith(".json"):
             raise UsageError(f"{file}: replay knows a trace by its name, which must end with .json")

@@ -364,8 +364,8 @@ class _Job:
     def _schedules(self, spec: Spec, address: str) -> Replayed:
         from lockmodel.overrides import apply
         from lockmodel.replay.replayer import prepare, replay_schedules
+        from lockmodel.report.grammar import plural
         from lockmodel.report.replay import schedules_report
-        from lockmodel.report.words import plural
         from lockmodel.semantics import crew
 
         prepared = prepare(apply(spec, self.overrides))

@@ -25,8 +25,9 @@ def schema(scenario: ScenarioOption = False, output: OutputOption = None) -> int
     with importing():
         import json
 
+        from lockmodel.json_schema import json_schema
         from lockmodel.scenario import Scenario
-        from lockmodel.spec import Spec, json_schema
+        from lockmodel.spec import Spec
     check_output(output)
     deliver(json.dumps(json_schema(Scenario if scenario else Spec), indent=2) + "\n", output)
     return 0

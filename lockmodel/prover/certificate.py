@@ -1,4 +1,4 @@
-"""Why no number of workers can deadlock, as data. `lockmodel.report.words` says it in sentences."""
+"""Why no number of workers can deadlock, as data. `lockmodel.report.grounds` says it in sentences."""
 
 from __future__ import annotations
 

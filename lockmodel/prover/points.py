@@ -5,7 +5,7 @@ all that it holds on some way, and what it *must* hold is what it holds on each.
 real place of a worker is covered by a point: it holds at least the must and at most the may, and asks for the request.
 
 A loop is walked twice, for its first element and for a later one; in the later round the locks of earlier rounds are those of a `Former`
-element. After the loop they are of `SOME` element, and where each round surely took one, of `Every` element.
+element. After the loop they are of `SOME` element, and where each round surely took one, of `Every` element. `lockmodel.prover.holdings` says how.
 """
 
 from __future__ import annotations
@@ -33,23 +33,11 @@ from lockmodel.program import (
     Step,
     TransactionProgram,
 )
-from lockmodel.prover.terms import (
-    SOME,
-    Choice,
-    Every,
-    EveryFormer,
-    Former,
-    Literal,
-    SymbolicLock,
-    Term,
-    Visit,
-)
+from lockmodel.prover.holdings import NO_LOCKS, Holding, Locks, RoundNames, either, join
+from lockmodel.prover.terms import SOME, Choice, Literal, SymbolicLock, Term, Visit
 
 MAX_WORK = 1_000_000
 """Steps walked and locks copied in all, some 2 µs each. A program that needs more is left to other proofs."""
-
-Locks = frozenset[SymbolicLock]
-_NONE: Locks = frozenset()
 
 
 @dataclass(frozen=True)
@@ -86,7 +74,7 @@ def points_of(program: Program) -> Points:
         for transaction in program.transactions
     }
     transactions = [transaction for transaction in program.transactions if run_by[transaction.name]]
-    left: dict[str, Locks] = {role.name: _NONE for role in program.roles}
+    left: dict[str, Locks] = {role.name: NO_LOCKS for role in program.roles}
     work = _Work()
     while True:
         # What a worker kept from an earlier transaction it may hold everywhere in the next one.
@@ -118,48 +106,8 @@ class _Work:
             raise TooLarge
 
 
-@dataclass(frozen=True)
-class _Holding:
-    """What is known at a place. `stacked`: session locks that may be held more than once. `saved`: may and must at each savepoint."""
-
-    may: Locks
-    must: Locks
-    stacked: Locks
-    env: Mapping[str, Term]
-    saved: Mapping[str, tuple[Locks, Locks]]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Holding) and vars(self) == vars(other)
-
-    def mapped(self, may: Callable[[SymbolicLock], SymbolicLock], must: Callable[[Locks], Locks]) -> _Holding:
-        """With the names of locks changed."""
-        return replace(
-            self,
-            may=frozenset(map(may, self.may)),
-            must=must(self.must),
-            stacked=frozenset(map(may, self.stacked)),
-            saved={name: (frozenset(map(may, some)), must(sure)) for name, (some, sure) in self.saved.items()},
-        )
-
-
-def _join(first: _Holding | None, second: _Holding | None) -> _Holding | None:
-    """What is known where two ways meet; None stands for a way that never gets there."""
-    if first is None or second is None:
-        return first or second
-    saved = {**first.saved, **second.saved}
-    for name in first.saved.keys() & second.saved.keys():
-        saved[name] = _either(first.saved[name], second.saved[name])
-    return _Holding(
-        first.may | second.may,
-        first.must & second.must,
-        first.stacked | second.stacked,
-        {name: first.env[name] if first.env[name] == second.env.get(name) else SOME for name in first.env},
-        saved,
-    )
-
-
-def _either(first: tuple[Locks, Locks], second: tuple[Locks, Locks]) -> tuple[Locks, Locks]:
-    return first[0] | second[0], first[1] & second[1]
+_Body = Callable[[Holding, tuple[object, ...]], Holding | None]
+"""What a loop does in a round."""
 
 
 class _Walk:
@@ -171,7 +119,7 @@ class _Walk:
         self.work = work
         self.points: dict[object, Point] = {}
         self.taken: set[SymbolicLock] = set()
-        self.kept = _NONE
+        self.kept = NO_LOCKS
         """What may be left of session locks at the end, by family."""
         self._places: dict[tuple[int, str], int] = {}
         self._in_statement = False
@@ -180,14 +128,14 @@ class _Walk:
             env[name] = env.get(expression.tree.id, SOME) if isinstance(expression.tree, ast.Name) else SOME
             if env[name] == SOME:
                 env[name] = Choice(name, None)
-        here = _Holding(ambient, _NONE, ambient, env, {})
+        here = Holding(ambient, NO_LOCKS, ambient, env, {})
         for reference, mode in transaction.take_at_start:
             here = self._acquire(here, self._lock(reference, mode, here))
         self._end(self._block(transaction.steps, here, ()))
 
-    def _block(self, block: Block, here: _Holding, rounds: tuple[object, ...]) -> _Holding | None:
+    def _block(self, block: Block, here: Holding, rounds: tuple[object, ...]) -> Holding | None:
         """What is known after `block`; None if it always ends the transaction. `rounds` tells first rounds of loops from later ones."""
-        following: _Holding | None = here
+        following: Holding | None = here
         for step in block.steps:
             if following is None:
                 return None
@@ -195,7 +143,7 @@ class _Walk:
             following = self._step(step, following, rounds)
         return following
 
-    def _step(self, step: Step, here: _Holding, rounds: tuple[object, ...]) -> _Holding | None:
+    def _step(self, step: Step, here: Holding, rounds: tuple[object, ...]) -> Holding | None:
         match step:
             case Lock():
                 return self._take(step, here, rounds)
@@ -205,17 +153,17 @@ class _Walk:
                 ways = [self._block(branch, here, rounds) for branch in step.branches]
                 found = ways[0]
                 for way in ways[1:]:
-                    found = _join(found, way)
+                    found = join(found, way)
                 return found
             case If():
-                return _join(self._block(step.then, here, rounds), self._block(step.otherwise, here, rounds))
+                return join(self._block(step.then, here, rounds), self._block(step.otherwise, here, rounds))
             case Assign():
                 changed = {name: SOME for name, _ in step.values if name in here.env}
                 return replace(here, env={**here.env, **changed})
             case Savepoint():
                 # One of the same name may come back when this one is gone, so both are kept together.
                 now = here.may, here.must
-                kept = _either(here.saved[step.name], now) if step.name in here.saved else now
+                kept = either(here.saved[step.name], now) if step.name in here.saved else now
                 return replace(here, saved={**here.saved, step.name: kept})
             case RollbackTo():
                 return self._roll_back(here, step.name)
@@ -227,7 +175,7 @@ class _Walk:
 
     # Locks
 
-    def _take(self, step: Lock, here: _Holding, rounds: tuple[object, ...]) -> _Holding | None:
+    def _take(self, step: Lock, here: Holding, rounds: tuple[object, ...]) -> Holding | None:
         if step.table is not None:
             table = self._lock(step.table, step.table_mode, here)
             gives_up = step.wait is Wait.TIMEOUT
@@ -240,22 +188,22 @@ class _Walk:
         granted = self._block(step.then, self._alone(taken), rounds)
         here = self._alone(here)
         if step.otherwise is not None:
-            return _join(granted, self._block(step.otherwise, here, rounds))
+            return join(granted, self._block(step.otherwise, here, rounds))
         if step.wait.fails:
             self._end(here)
             return granted
-        return _join(granted, here)
+        return join(granted, here)
 
     def _request(
         self,
         step: Lock,
         part: int,
         wanted: SymbolicLock,
-        here: _Holding,
+        here: Holding,
         rounds: tuple[object, ...],
         *,
         kept: bool = True,
-    ) -> _Holding:
+    ) -> Holding:
         point = Point(self.transaction.name, wanted, here.may, here.must, step.position)
         # A later walk of the same place knows more ways to it.
         self.points[(step, part, rounds)] = point
@@ -263,11 +211,11 @@ class _Walk:
 
     # The end of a statement
 
-    def _alone(self, here: _Holding) -> _Holding:
+    def _alone(self, here: Holding) -> Holding:
         """What is known after a lock, which is a statement of its own if it is inside none."""
         return here if self._in_statement else self._after_statement(here)
 
-    def _after_statement(self, here: _Holding) -> _Holding:
+    def _after_statement(self, here: Holding) -> Holding:
         """Without a transaction block each statement gives back what it took, but session locks and units of pools."""
         if self.transaction.block:
             return here
@@ -277,7 +225,7 @@ class _Walk:
         families = self.program.families
         return frozenset(lock for lock in locks if families[lock.family].session or families[lock.family].capacity)
 
-    def _acquire(self, here: _Holding, lock: SymbolicLock) -> _Holding:
+    def _acquire(self, here: Holding, lock: SymbolicLock) -> Holding:
         self.taken.add(lock)
         family = self.program.families[lock.family]
         if family.capacity is not None:
@@ -287,7 +235,7 @@ class _Walk:
         must = here.must | {lock} if lock.definite else here.must
         return replace(here, may=here.may | {lock}, must=must, stacked=stacked)
 
-    def _release(self, here: _Holding, lock: SymbolicLock) -> _Holding:
+    def _release(self, here: Holding, lock: SymbolicLock) -> Holding:
         """Gives back one of a session lock. Any of the same family and mode may be the one, and only a sole one is surely gone."""
         must = frozenset(
             held for held in here.must if (held.family, held.mode) != (lock.family, lock.mode)
@@ -295,7 +243,7 @@ class _Walk:
         sole = lock.definite and lock not in here.stacked
         return replace(here, must=must, may=here.may - {lock} if sole else here.may)
 
-    def _roll_back(self, here: _Holding, name: str) -> _Holding | None:
+    def _roll_back(self, here: Holding, name: str) -> Holding | None:
         if name not in here.saved:
             return here  # The compiler refuses this step.
         may, must = here.saved[name]
@@ -311,19 +259,19 @@ class _Walk:
     def _transaction_locks(self, locks: Locks) -> Locks:
         return locks - self._session_locks(locks)
 
-    def _end(self, here: _Holding | None) -> None:
+    def _end(self, here: Holding | None) -> None:
         if here is not None:
             self.kept |= {
                 replace(lock, arguments=tuple(SOME for _ in lock.arguments)) for lock in self._session_locks(here.may)
             }
 
-    def _lock(self, reference: Reference, mode: str, here: _Holding) -> SymbolicLock:
+    def _lock(self, reference: Reference, mode: str, here: Holding) -> SymbolicLock:
         arguments = tuple(_term(argument, here.env) for argument in reference.arguments)
         return SymbolicLock(reference.family, arguments, mode)
 
     # Loops
 
-    def _loop(self, loop: Loop, here: _Holding, rounds: tuple[object, ...]) -> _Holding | None:
+    def _loop(self, loop: Loop, here: Holding, rounds: tuple[object, ...]) -> Holding | None:
         if loop.sql is None or self._in_statement:
             return self._all_rounds(loop, here, rounds)
         self._in_statement = True
@@ -331,7 +279,7 @@ class _Walk:
         self._in_statement = False
         return None if after is None else self._after_statement(after)
 
-    def _all_rounds(self, loop: Loop, here: _Holding, rounds: tuple[object, ...]) -> _Holding | None:
+    def _all_rounds(self, loop: Loop, here: Holding, rounds: tuple[object, ...]) -> Holding | None:
         if not loop.over:
             return self._block(loop.body, here, rounds)
         if loop.order in ("forward", "reverse"):
@@ -341,9 +289,9 @@ class _Walk:
         return self._rounds(loop, loop.over, Visit.OTHER, here, rounds, self._body(loop))
 
     def _nested(
-        self, loop: Loop, over: tuple[tuple[str, str], ...], visit: Visit, here: _Holding, rounds: tuple[object, ...]
-    ) -> _Holding | None:
-        def inner(here: _Holding, rounds: tuple[object, ...]) -> _Holding | None:
+        self, loop: Loop, over: tuple[tuple[str, str], ...], visit: Visit, here: Holding, rounds: tuple[object, ...]
+    ) -> Holding | None:
+        def inner(here: Holding, rounds: tuple[object, ...]) -> Holding | None:
             return self._nested(loop, over[1:], visit, here, rounds)
 
         return self._rounds(loop, over[:1], visit, here, rounds, inner if over[1:] else self._body(loop))
@@ -356,18 +304,18 @@ class _Walk:
         loop: Loop,
         over: tuple[tuple[str, str], ...],
         visit: Visit,
-        here: _Holding,
+        here: Holding,
         rounds: tuple[object, ...],
         body: _Body,
-    ) -> _Holding | None:
+    ) -> Holding | None:
         """What is known after all rounds for the elements of the sets in `over`, which are visited together."""
         current = [
             Choice(name, of, self._places.setdefault((id(loop), name), len(self._places) + 1)) for name, of in over
         ]
-        names = _Visited(current, visit)
+        names = RoundNames(current, visit)
         here = replace(here, env={**here.env, **{choice.name: choice for choice in current}})
         only = body(here, (*rounds, False))
-        later: _Holding | None = None
+        later: Holding | None = None
         if only is not None:
             entry = only.mapped(names.former, names.every_former_after_one)
             while True:
@@ -375,76 +323,14 @@ class _Walk:
                 later = body(entry, (*rounds, True))
                 if later is None:
                     break
-                again = _join(entry, later.mapped(names.former, names.every_former))
+                again = join(entry, later.mapped(names.former, names.every_former))
                 assert again is not None
                 if again == entry:
                     break
                 entry = again
         first = None if only is None else only.mapped(names.some, names.every_after_one)
         rest = None if later is None else later.mapped(names.some, names.every)
-        return _join(first, rest)
-
-
-_Body = Callable[[_Holding, tuple[object, ...]], _Holding | None]
-
-
-class _Visited:
-    """How locks of a loop's rounds are called in later rounds and after the loop.
-
-    Where several elements vary together (`current` has more than one), only what a worker may hold is followed.
-    """
-
-    def __init__(self, current: list[Choice], visit: Visit) -> None:
-        self.current = current
-        self.visit = visit
-
-    def former(self, lock: SymbolicLock) -> SymbolicLock:
-        alone = len(self.current) == 1
-        return _renamed(lock, {c: Former(c, self.visit) if alone else SOME for c in self.current})
-
-    def some(self, lock: SymbolicLock) -> SymbolicLock:
-        names: dict[Term, Term] = {}
-        for choice in self.current:
-            names |= {choice: SOME, Former(choice, self.visit): SOME}
-        return _renamed(lock, names)
-
-    def every_former_after_one(self, must: Locks) -> Locks:
-        """In the second round: what the first one took, it took for every former element."""
-        return self._each(must, must, EveryFormer)
-
-    def every_former(self, must: Locks) -> Locks:
-        """In later rounds: what was held for every former element, and has been taken for this one too."""
-        return self._each(must, self._held_before(must), EveryFormer)
-
-    def every_after_one(self, must: Locks) -> Locks:
-        return self._each(must, must, lambda choice: Every(choice.of or ""))
-
-    def every(self, must: Locks) -> Locks:
-        return self._each(must, self._held_before(must), lambda choice: Every(choice.of or ""))
-
-    def _held_before(self, must: Locks) -> Locks:
-        return frozenset(lock for lock in must if len(self.current) == 1 and self._former(lock) in must)
-
-    def _former(self, lock: SymbolicLock) -> SymbolicLock:
-        (choice,) = self.current
-        return _renamed(lock, {choice: EveryFormer(choice)})
-
-    def _each(self, must: Locks, taken: Locks, term: Callable[[Choice], Term]) -> Locks:
-        """`must` with the locks in `taken` that name the current element once called by `term`, and the others that name it left out."""
-        found = set()
-        for lock in must:
-            named = [a for a in lock.arguments if a in self.current]
-            if not named and not any(isinstance(a, EveryFormer) and a.current in self.current for a in lock.arguments):
-                found.add(lock)
-            elif len(self.current) == 1 and len(named) == 1 and lock in taken:
-                found.add(_renamed(lock, {self.current[0]: term(self.current[0])}))
-        return frozenset(found)
-
-
-def _renamed(lock: SymbolicLock, terms: Mapping[Term, Term]) -> SymbolicLock:
-    if not any(argument in terms for argument in lock.arguments):
-        return lock
-    return replace(lock, arguments=tuple(terms.get(argument, argument) for argument in lock.arguments))
+        return join(first, rest)
 
 
 def _term(argument: Expression, env: Mapping[str, Term]) -> Term:

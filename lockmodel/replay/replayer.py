@@ -18,7 +18,8 @@ from enum import StrEnum
 from typing import TypeVar
 
 from lockmodel.compiler import Compilation
-from lockmodel.replay.driver import Driver, Performance
+from lockmodel.replay.driver import Driver
+from lockmodel.replay.performance import Performance
 from lockmodel.replay.schedules import random_schedule, schedule_seeds
 from lockmodel.replay.script import Ask, NotRealizable, Outcome, Script, from_trace
 from lockmodel.replay.server import EmbeddedServer

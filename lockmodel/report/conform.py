@@ -12,8 +12,8 @@ from rich.text import Text
 
 from lockmodel.replay.comparison import Comparison, Relation, Taken
 from lockmodel.replay.conformance import Conformance
+from lockmodel.report.grammar import plural
 from lockmodel.report.page import Page, text
-from lockmodel.report.words import plural
 
 _STYLES = {Relation.EQUAL: "", Relation.MISSING: "red", Relation.UNSEEN: "yellow"}
 

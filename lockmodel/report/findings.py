@@ -12,7 +12,8 @@ from enum import StrEnum
 from lockmodel.errors import Position, SpecError, one_line
 from lockmodel.explanation import explain
 from lockmodel.overrides import arguments
-from lockmodel.report import words
+from lockmodel.report import grounds, standstill, words
+from lockmodel.report.grammar import sentence
 from lockmodel.report.json import Failure
 from lockmodel.semantics import Semantics
 from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, NO_STALL
@@ -68,7 +69,7 @@ class Finding:
     @property
     def text(self) -> str:
         """All of it in sentences, on one line."""
-        return self.message if self.result is None else f"{words.sentence(self.title)} {self.message}"
+        return self.message if self.result is None else f"{sentence(self.title)} {self.message}"
 
     @property
     def schedule(self) -> tuple[str, ...]:
@@ -133,10 +134,10 @@ def _rule(result: CheckResult) -> Rule:
 def _why(result: CheckResult) -> str:
     verdict = result.verdict
     if verdict.outcome is Outcome.UNDECIDED:
-        return f"{words.sentence(words.headline(result))} {words.advice(result)}"
+        return f"{sentence(words.headline(result))} {grounds.advice(result)}"
     if result.view is None or result.trace is None or verdict.violated is None:
         return ""
-    if (why := words.standstill(result.compiled, result.view, verdict.violated)) is not None:
+    if (why := standstill.why(result.compiled, result.view, verdict.violated)) is not None:
         return why
     return " ".join(words.formula_sentences(result.compiled, result.trace, verdict.violated))
 
@@ -157,7 +158,7 @@ def waiting_steps(result: CheckResult) -> list[tuple[int, Position]]:
     if result.trace is None or result.view is None:
         return []
     semantics = Semantics(result.compiled, result.trace.crew)
-    deadlocked = words.members(result.compiled, result.view)
+    deadlocked = standstill.members(result.compiled, result.view)
     waiting = deadlocked or [worker.worker for worker in result.view.final if worker.wants]
     places = []
     for worker in waiting:

@@ -11,8 +11,9 @@ from pathlib import PurePath
 from xml.etree import ElementTree
 
 from lockmodel.errors import one_line
-from lockmodel.report import terminal, words
+from lockmodel.report import terminal
 from lockmodel.report.findings import case_name, findings, of_result
+from lockmodel.report.grammar import plural
 from lockmodel.report.json import Failure
 from lockmodel.report.page import PLAIN, Page
 from lockmodel.verdict import CheckResult
@@ -52,7 +53,7 @@ def _checked(suite: ElementTree.Element, result: CheckResult) -> None:
     said = terminal.full(result, _PAGE).translate(PLAIN)
     if found:
         first = found[0]
-        more = f" {words.plural(len(found) - 1, 'more kind')} of deadlock below." if len(found) > 1 else ""
+        more = f" {plural(len(found) - 1, 'more kind')} of deadlock below." if len(found) > 1 else ""
         message = one_line(first.text, 1_000) + more
         ElementTree.SubElement(case, "failure", type=str(first.rule), message=message).text = said
     else:

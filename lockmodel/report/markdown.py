@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from lockmodel.errors import one_line
 from lockmodel.report import terminal, words
 from lockmodel.report.findings import Finding, case_name, findings
+from lockmodel.report.grammar import plural
 from lockmodel.report.json import Failure
 from lockmodel.report.page import Page
 from lockmodel.verdict import CheckResult
@@ -43,9 +44,7 @@ def report(results: Iterable[CheckResult], failures: Iterable[Failure] = (), *, 
         size += len(section) + 2
         parts.append(section)
     if left_out:
-        parts.append(
-            f"Left out for want of room: {words.plural(left_out, 'section')}. The report in the terminal has all."
-        )
+        parts.append(f"Left out for want of room: {plural(left_out, 'section')}. The report in the terminal has all.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -56,7 +55,7 @@ def _table(rows: Sequence[str]) -> str:
     for number, row in enumerate(rows):
         room -= len(row) + 1
         if room < 0:
-            return "\n".join([*lines, "", f"And {words.plural(len(rows) - number, 'more spec')}."])
+            return "\n".join([*lines, "", f"And {plural(len(rows) - number, 'more spec')}."])
         lines.append(row)
     return "\n".join(lines)
 

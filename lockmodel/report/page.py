@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 from lockmodel.errors import one_line
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
     from rich.text import Text
 
 WIDTH = 80
@@ -54,12 +54,27 @@ class Page:
 
     def render(self, *parts: RenderableType) -> str:
         """`parts` one below the other, each ended by a new line."""
-        from rich.console import Console
         from rich.text import Text
 
-        console = Console(
+        console = self._console()
+        for part in parts:
+            # rich joins the texts it prints, and forgets how each wants to be wrapped.
+            wrapping = (part.no_wrap, part.overflow) if isinstance(part, Text) else (None, None)
+            console.print(part, crop=False, no_wrap=wrapping[0], overflow=wrapping[1])
+        assert isinstance(console.file, StringIO)
+        lines = console.file.getvalue().replace(_KEPT_SPACE, " ").splitlines()
+        return self.fit("".join(f"{line.rstrip()}\n" for line in lines))
+
+    def has_room_for(self, part: RenderableType) -> bool:
+        """Whether no cell or line of `part` must be broken."""
+        return self._console(100_000).measure(part).maximum <= self.width
+
+    def _console(self, width: int | None = None) -> Console:
+        from rich.console import Console
+
+        return Console(
             file=StringIO(),
-            width=self.width,
+            width=width or self.width,
             color_system="standard" if self.colour else None,
             force_terminal=self.colour,
             no_color=not self.colour,
@@ -69,13 +84,6 @@ class Page:
             markup=False,
             emoji=False,
         )
-        for part in parts:
-            # rich joins the texts it prints, and forgets how each wants to be wrapped.
-            wrapping = (part.no_wrap, part.overflow) if isinstance(part, Text) else (None, None)
-            console.print(part, crop=False, no_wrap=wrapping[0], overflow=wrapping[1])
-        assert isinstance(console.file, StringIO)
-        lines = console.file.getvalue().replace(_KEPT_SPACE, " ").splitlines()
-        return self.fit("".join(f"{line.rstrip()}\n" for line in lines))
 
     def heading(self, file: str, verdict: Text, claim: str = "") -> list[RenderableType]:
         """`file  VERDICT  claim` in one line, or the claim below. However long the file's name, its verdict stands beside it in the line."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lockmodel.replay.code import CodeReplay
 from lockmodel.replay.deadlock import Deadlock
-from lockmodel.replay.driver import Done, Performance, Standstill
+from lockmodel.replay.performance import Done, Performance, Standstill
 from lockmodel.replay.replayer import SchedulesReplay, TraceReplay
 from lockmodel.replay.scenarios import outcome_of
 from lockmodel.replay.script import Command, Outcome, Script

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from lockmodel.errors import Position, one_line
-from lockmodel.report import words
+from lockmodel.report import standstill, words
 from lockmodel.report.findings import DESCRIPTIONS, Finding, Rule, case_name, findings, waiting_steps
 from lockmodel.report.json import Failure
 from lockmodel.system import NO_DEADLOCK
@@ -92,7 +92,7 @@ def _related(result: CheckResult) -> list[Json]:
 
 def _waits(result: CheckResult, worker: int) -> str:
     assert result.view is not None
-    return words.waits(result.compiled, result.view, result.view.final[worker])
+    return standstill.waits(result.compiled, result.view, result.view.final[worker])
 
 
 def _thread_flows(result: CheckResult) -> list[Json]:

@@ -19,6 +19,7 @@ from lockmodel.explanation import explain
 from lockmodel.overrides import Overrides, arguments
 from lockmodel.report import json as json_report
 from lockmodel.report import terminal, words
+from lockmodel.report.grammar import listed, plural, sentence
 from lockmodel.report.page import Page, text
 from lockmodel.semantics import Crew
 from lockmodel.simulation.minimize import switches
@@ -88,11 +89,11 @@ def words_of(workers: Crew) -> str:
     """`4 workers`, or `5 workers (1 cron, 4 runner)`."""
     counts = Counter(workers.roles)
     inner = ", ".join(f"{count} {role}" for role, count in counts.items())
-    return words.plural(len(workers), "worker") + (f" ({inner})" if len(counts) > 1 else "")
+    return plural(len(workers), "worker") + (f" ({inner})" if len(counts) > 1 else "")
 
 
 def _schedules(simulation: Simulation) -> str:
-    return f"{words.plural(simulation.schedules, 'random schedule')}"
+    return f"{plural(simulation.schedules, 'random schedule')}"
 
 
 # For people
@@ -108,7 +109,7 @@ def text_report(judged: Judged, page: Page) -> str:
     for number, result in enumerate(judged.results, start=1):
         if result.trace is not None:
             if len(judged.results) > 1:
-                parts += ["", _paragraph(f"{number}. {words.sentence(words.headline(result))}", "bold")]
+                parts += ["", _paragraph(f"{number}. {sentence(words.headline(result))}", "bold")]
             parts += terminal.evidence(result, page)
     parts += ["", *(_paragraph(line, "dim") for line in (*_coverage(judged), *_bound(simulation)))]
     report = page.render(*parts)
@@ -118,7 +119,7 @@ def text_report(judged: Judged, page: Page) -> str:
 def _frequency(simulation: Simulation) -> list[str]:
     plan = simulation.plan
     how = "uniformly random" if plan.strategy == "random" else f"by random priorities (PCT, depth {plan.depth})"
-    ran = f"{_schedules(simulation)} of {words_of(simulation.crew)}, {how}: {words.plural(simulation.steps, 'step')}"
+    ran = f"{_schedules(simulation)} of {words_of(simulation.crew)}, {how}: {plural(simulation.steps, 'step')}"
     stopped = "; interrupted" if simulation.interrupted else ""
     low, high = simulation.interval
     share = simulation.violations / simulation.schedules if simulation.schedules else 0.0
@@ -154,7 +155,7 @@ def _group_words(found: Found) -> str:
     violated, transactions, families = found.group
     if violated != NO_DEADLOCK:
         return violated
-    return f"deadlock {words.between(transactions)} on {words.listed(families)}"
+    return f"deadlock {words.between(transactions)} on {listed(families)}"
 
 
 def _coverage(judged: Judged) -> list[str]:
@@ -165,12 +166,12 @@ def _coverage(judged: Judged) -> list[str]:
     )
     reached = f"Reached {len(simulation.reached):,} of {simulation.locations:,} places that a worker alone can come to"
     if missing:
-        reached += "; not reached: " + words.listed(f"{count} in {name}" for name, count in missing.most_common())
+        reached += "; not reached: " + listed(f"{count} in {name}" for name, count in missing.most_common())
     unseen = sorted(simulation.possible_waits - simulation.waits)
     waits = f"Saw {len(simulation.waits):,} of {len(simulation.possible_waits):,} waits that the modes allow between transactions"
     if unseen:
-        waits += "; not seen: " + words.listed(f"{mine} for {theirs}'s {family}" for mine, family, theirs in unseen)
-    return [words.sentence(reached), words.sentence(waits)]
+        waits += "; not seen: " + listed(f"{mine} for {theirs}'s {family}" for mine, family, theirs in unseen)
+    return [sentence(reached), sentence(waits)]
 
 
 def _bound(simulation: Simulation) -> list[str]:

@@ -13,7 +13,8 @@ from lockmodel.ahead import Ahead, DeadlockAhead
 from lockmodel.explanation import TraceView, WorkerView, find_cycle
 from lockmodel.exploration import INTERRUPTED
 from lockmodel.graphs import LockOrderGraph, lock_order_cycle
-from lockmodel.report import words
+from lockmodel.report import standstill, words
+from lockmodel.report.grammar import assignments, listed, plural
 from lockmodel.report.page import Page, text
 from lockmodel.semantics import State
 from lockmodel.stepping import Model, NamedAction, Schedule
@@ -40,7 +41,7 @@ def state_page(schedule: Schedule, page: Page) -> str:
     if 0 < len(active) < len(view.final):
         idle = len(view.final) - len(active)
         parts.append(_paragraph("The other one is idle." if idle == 1 else f"The other {idle:,} are idle.", "dim"))
-    if known := words.assignments(model.variables(state).items()):
+    if known := assignments(model.variables(state).items()):
         parts.append(_paragraph(known))
     return page.render(*parts, *_alerts(model, state, view))
 
@@ -49,9 +50,9 @@ def _workers(model: Model, view: TraceView, workers: Sequence[WorkerView]) -> Ta
     """One line a worker: what it runs, holds and waits for."""
     table = _grid(3)
     for worker in workers:
-        what = text(f"holds {words.holdings(model.system, worker) or 'nothing'}")
+        what = text(f"holds {standstill.holdings(model.system, worker) or 'nothing'}")
         if worker.wants:
-            what = what.append("; ") + text(words.waits(model.system, view, worker), "red")
+            what = what.append("; ") + text(standstill.waits(model.system, view, worker), "red")
         runs = worker.transaction or ""
         if worker.status is not Status.RUNNING:
             runs = f"{runs} ({worker.status})" if runs else str(worker.status)
@@ -65,13 +66,13 @@ def _alerts(model: Model, state: State, view: TraceView) -> list[RenderableType]
     if violated is None:
         return []
     if violated == NO_DEADLOCK:
-        who = words.between([view.final[worker].transaction or "" for worker in words.members(model.system, view)])
-        return [_paragraph(f"DEADLOCK {who}", _ALERT), _paragraph(words.cycle_sentences(model.system, view))]
+        who = words.between([view.final[worker].transaction or "" for worker in standstill.members(model.system, view)])
+        return [_paragraph(f"DEADLOCK {who}", _ALERT), _paragraph(standstill.cycle_sentences(model.system, view))]
     if violated == NO_GLOBAL_STALL:
-        return [_paragraph("GLOBAL STALL", _ALERT), _paragraph(words.stall_sentences(model.system, view))]
+        return [_paragraph("GLOBAL STALL", _ALERT), _paragraph(standstill.stall_sentences(model.system, view))]
     if violated == NO_STALL and view.stall is not None:
-        claim = f"{words.stall_word(view.stall)} {words.queue_claim(view, view.stall)}"
-        return [_paragraph(claim, _ALERT), _paragraph(words.queue_sentences(model.system, view))]
+        claim = f"{words.stall_word(view.stall)} {standstill.queue_claim(view, view.stall)}"
+        return [_paragraph(claim, _ALERT), _paragraph(standstill.queue_sentences(model.system, view))]
     prop = next(prop for prop in model.system.properties if prop.name == violated)
     what = "is false here, and it must always be true" if prop.always else "is true here, and it must never be"
     return [_paragraph(f"VIOLATED '{violated}' {what}", _ALERT), _paragraph(prop.expression.text)]
@@ -111,13 +112,13 @@ def waits_page(model: Model, state: State, page: Page) -> str:
     for worker in view.final:
         for blocker in worker.blockers:
             held = Counter(lock.mode for lock in blocker.locks)
-            modes = words.listed(mode if count == 1 else f"{mode} ({count} units)" for mode, count in held.items())
+            modes = listed(mode if count == 1 else f"{mode} ({count} units)" for mode, count in held.items())
             edge = f"{worker.name} → {view.workers[blocker.worker]}"
             table.add_row(text(edge), text(f"wants {worker.wants}"), text(f"held {modes}"))
     if not table.rows:
         return say("Nobody waits.", page)
     stuck = [worker.name for worker in view.final if worker.stuck]
-    end = f"{words.listed(stuck)} can never go on." if stuck else "Everybody who waits can go on some time."
+    end = f"{listed(stuck)} can never go on." if stuck else "Everybody who waits can go on some time."
     return page.render(_indented(table), _paragraph(end, _ALERT if stuck else ""))
 
 
@@ -128,9 +129,9 @@ def order_page(shown: LockOrderGraph, resources: LockOrderGraph, page: Page) -> 
     table.add_row(*(text(head, "bold") for head in ("held → wanted", "by", "modes held → wanted")))
     edges = list(shown.edges(data=True))
     for held, wanted, data in edges[:SHOWN_ROWS]:
-        modes = words.listed(f"{one} → {other}" for one, other in data["modes"])
+        modes = listed(f"{one} → {other}" for one, other in data["modes"])
         table.add_row(
-            text(f"{held} → {wanted}"), text(words.listed(data["transactions"])),
+            text(f"{held} → {wanted}"), text(listed(data["transactions"])),
             text(modes + ("" if data["waits"] else " (never waits)")),
         )  # fmt: skip
     if edges:
@@ -157,10 +158,10 @@ def ahead_page(ahead: Ahead, page: Page) -> str:
         table = _grid(3)
         table.columns[0].justify = "right"
         for number, found in enumerate(ahead.deadlocks, start=1):
-            steps = words.plural(len(found.actions), "step") if found.actions else "here"
+            steps = plural(len(found.actions), "step") if found.actions else "here"
             table.add_row(text(str(number), "bold cyan"), text(steps), text(_ahead(found)))
         parts.append(_indented(table))
-    seen = words.plural(ahead.states, "state")
+    seen = plural(ahead.states, "state")
     if ahead.stopped is None:
         end = f"These are all: the search saw all {seen} up to a deadlock." if ahead.deadlocks else (
             f"No deadlock can be reached from here: the search saw all {seen}."
@@ -176,7 +177,7 @@ def ahead_page(ahead: Ahead, page: Page) -> str:
 
 def _ahead(found: DeadlockAhead) -> str:
     between = words.between([member.transaction for member in found.members])
-    waits = words.listed(f"{member.transaction} waits for {member.resource}" for member in found.members)
+    waits = listed(f"{member.transaction} waits for {member.resource}" for member in found.members)
     return f"{between}: {waits}"
 
 

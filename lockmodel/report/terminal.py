@@ -12,10 +12,12 @@ from rich import box
 from rich.console import RenderableType
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from lockmodel.errors import one_line
 from lockmodel.explanation import explain
-from lockmodel.report import words
+from lockmodel.report import grounds, standstill, words
+from lockmodel.report.grammar import assignments, plural
 from lockmodel.report.page import Page, text
 from lockmodel.system import NO_DEADLOCK
 from lockmodel.verdict import CheckResult, Outcome, Verdict
@@ -58,26 +60,37 @@ class Row:
 
 
 def summary(rows: Sequence[Row], page: Page, *, unchecked: int = 0) -> str:
-    """A table of all specs; `unchecked`: how many an interruption left out."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("spec", overflow="fold")
-    table.add_column("verdict")
-    table.add_column("expected?")
-    table.add_column("states", justify="right")
-    table.add_column("seconds", justify="right")
-    for row in rows:
-        if row.result is None:
-            table.add_row(text(row.file), text("ERROR", _STYLES[1]), "", "", "")
-            continue
-        result = row.result
-        style = _STYLES[result.exit_code]
-        states = sum(exploration.states for exploration in result.explorations)
-        answer = {0: "yes", 1: "no", 3: "undecided"}[result.exit_code]
-        table.add_row(
-            text(row.file), text(words.verdict_word(result), style), text(answer, style),
-            f"{states:,}" if result.explorations else "-", f"{result.seconds:.2f} s",
-        )  # fmt: skip
+    """A table of all specs; `unchecked`: how many an interruption left out. What leaves no room for the names of the files is left out."""
+    for columns in (5, 4, 3):
+        table = _summary_table(rows, columns)
+        if page.has_room_for(table):
+            break
     return page.render(table, "", text(totals(rows, unchecked)))
+
+
+def _summary_table(rows: Sequence[Row], columns: int) -> Table:
+    """With the first so many of its columns."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for name in ("spec", "verdict", "expected?", "states", "seconds")[:columns]:
+        table.add_column(name, overflow="fold", justify="right" if name in ("states", "seconds") else "left")
+    for row in rows:
+        table.add_row(*_summary_cells(row)[:columns])
+    return table
+
+
+def _summary_cells(row: Row) -> list[Text]:
+    result = row.result
+    if result is None:
+        return [text(row.file), text("ERROR", _STYLES[1]), text(""), text(""), text("")]
+    style = _STYLES[result.exit_code]
+    states = sum(exploration.states for exploration in result.explorations)
+    return [
+        text(row.file),
+        text(words.verdict_word(result), style),
+        text({0: "yes", 1: "no", 3: "undecided"}[result.exit_code], style),
+        text(f"{states:,}" if result.explorations else "-"),
+        text(f"{result.seconds:.2f} s"),
+    ]
 
 
 def totals(rows: Sequence[Row], unchecked: int) -> str:
@@ -88,7 +101,7 @@ def totals(rows: Sequence[Row], unchecked: int) -> str:
         (codes.count(None), "with an error"), (unchecked, "not checked"),
     )  # fmt: skip
     told = [f"{count:,} {what}" for count, what in counts if count]
-    return f"{words.plural(len(rows) + unchecked, 'spec')}: {', '.join(told)}."
+    return f"{plural(len(rows) + unchecked, 'spec')}: {', '.join(told)}."
 
 
 # The first lines
@@ -163,11 +176,11 @@ def _lanes(result: CheckResult, acting: Sequence[int], lane: int) -> Table:
         table.add_row(str(number), *(text(said) if worker == action.worker else "" for worker in acting))
     table.add_section()
     final = [view.final[worker] for worker in acting]
-    table.add_row("holds", *(text(words.holdings(system, worker) or "nothing") for worker in final))
+    table.add_row("holds", *(text(standstill.holdings(system, worker) or "nothing") for worker in final))
     if any(worker.wants for worker in final):
-        waits = [words.waits(system, view, worker).removeprefix("waits ") for worker in final]
+        waits = [standstill.waits(system, view, worker).removeprefix("waits ") for worker in final]
         table.add_row("waits", *(text(said, "red") for said in waits))
-    known = [words.assignments(_locals(result, worker).items()) for worker in acting]
+    known = [assignments(_locals(result, worker).items()) for worker in acting]
     if any(known):
         table.add_row("has", *(text(said) for said in known))
     return table
@@ -188,8 +201,8 @@ def _list(result: CheckResult, acting: Sequence[int]) -> Table:
     table.add_section()
     for worker in acting:
         here = view.final[worker]
-        clauses = [f"holds {words.holdings(system, here) or 'nothing'}", words.waits(system, view, here)]
-        clauses.append(words.assignments(_locals(result, worker).items()))
+        clauses = [f"holds {standstill.holdings(system, here) or 'nothing'}", standstill.waits(system, view, here)]
+        clauses.append(assignments(_locals(result, worker).items()))
         table.add_row("end", text(here.name), text("; ".join(filter(None, clauses))))
     return table
 
@@ -207,7 +220,7 @@ def _why(result: CheckResult) -> list[Padding]:
     assert result.view is not None and result.trace is not None
     violated = result.verdict.violated
     assert violated is not None
-    if (why := words.standstill(result.compiled, result.view, violated)) is not None:
+    if (why := standstill.why(result.compiled, result.view, violated)) is not None:
         return [_paragraph(why)]
     lead, formula = words.formula_sentences(result.compiled, result.trace, violated)
     return [_paragraph(lead), Padding(text(formula), (0, 0, 0, 2 * _INDENT))]
@@ -215,12 +228,12 @@ def _why(result: CheckResult) -> list[Padding]:
 
 def _knowledge(result: CheckResult) -> list[str]:
     """What was searched, and what is proved."""
-    lines = [words.searched(exploration) for exploration in result.explorations]
+    lines = [grounds.searched(exploration) for exploration in result.explorations]
     if result.certificate is not None:
-        lines += words.proved(result.certificate, bool(result.spec.sets))
+        lines += grounds.proved(result.certificate, bool(result.spec.sets))
     if result.queues is not None and result.queues.proved:
-        lines.append(words.no_queue(result.queues.requests))
-    return [*lines, *filter(None, [words.by_circle(result), words.advice(result)])]
+        lines.append(grounds.no_queue(result.queues.requests))
+    return [*lines, *filter(None, [grounds.by_circle(result), grounds.advice(result)])]
 
 
 def _paragraph(words_: str, style: str = "") -> Padding:

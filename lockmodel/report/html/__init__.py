@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from lockmodel.report import words
+from lockmodel.report import grounds, standstill, words
 from lockmodel.report.findings import case_name
+from lockmodel.report.grammar import plural
 from lockmodel.report.html import tables
 from lockmodel.report.html.document import (
     Json,
@@ -49,7 +50,7 @@ def _data(result: CheckResult) -> Json:
 def _title(results: Sequence[CheckResult], failures: int) -> str:
     if len(results) == 1 and not failures:
         return f"{words.verdict_word(results[0])}: {case_name(results[0])}"
-    return f"lockmodel: {words.plural(len(results) + failures, 'spec')}"
+    return f"lockmodel: {plural(len(results) + failures, 'spec')}"
 
 
 def _badge(result: CheckResult) -> str:
@@ -80,7 +81,7 @@ def _why(result: CheckResult) -> str:
     violated = result.verdict.violated
     if result.view is None or result.trace is None or violated is None:
         return ""
-    if (why := words.standstill(result.compiled, result.view, violated)) is not None:
+    if (why := standstill.why(result.compiled, result.view, violated)) is not None:
         return f"<p>{text(why)}</p>"
     lead, formula = words.formula_sentences(result.compiled, result.trace, violated)
     return f"<p>{text(lead)}</p>\n<p><code>{text(formula)}</code></p>"
@@ -90,7 +91,7 @@ def _proof(result: CheckResult) -> list[str]:
     """The certificate: the claim, the order of the locks, the exceptions."""
     if result.certificate is None:
         return []
-    claim, *exceptions = words.proved(result.certificate, bool(result.spec.sets))
+    claim, *exceptions = grounds.proved(result.certificate, bool(result.spec.sets))
     items = "".join(f"<li>{text(line.removeprefix('- '))}</li>" for line in exceptions)
     listed = f"<ul>{items}</ul>" if items else ""
     return [f'<section class="proof"><h3>Proof</h3><p>{text(claim)}</p>{listed}</section>']
@@ -120,8 +121,8 @@ def _every(result: CheckResult) -> str:
 
 
 def _searches(result: CheckResult) -> str:
-    lines = [words.searched(exploration) for exploration in result.explorations]
-    lines += filter(None, [words.by_circle(result), words.advice(result)])
+    lines = [grounds.searched(exploration) for exploration in result.explorations]
+    lines += filter(None, [grounds.by_circle(result), grounds.advice(result)])
     return "".join(f'<p class="note">{text(line)}</p>' for line in lines)
 
 

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from lockmodel.explanation import explain
 from lockmodel.replay.code import CodeReplay
-from lockmodel.replay.driver import Performance
+from lockmodel.replay.performance import Performance
 from lockmodel.replay.replayer import ReplayOutcome, ScheduleRun, SchedulesReplay, TraceReplay
 from lockmodel.replay.scenarios import outcome_of
 from lockmodel.replay.script import Command, Outcome, Script
 from lockmodel.replay.sides import Foretold, WorkerSides
-from lockmodel.report import words
+from lockmodel.report import standstill
+from lockmodel.report.grammar import listed, plural, sentence
 from lockmodel.report.html import tables
 from lockmodel.report.html.document import (
     Json,
@@ -54,7 +55,7 @@ def report(done: Iterable[Replayed], failures: Iterable[Failure] = (), *, unrepl
         for number, (one, its) in enumerate(zip(done, data, strict=True))
     ]
     articles += failures_and_rest(failures, unreplayed, "replayed")
-    title = f"lockmodel: {words.plural(len(done) + len(failures), 'replay')}"
+    title = f"lockmodel: {plural(len(done) + len(failures), 'replay')}"
     if len(done) == 1 and not failures:
         title = f"{_outcome(done[0])}: {done[0].file}"
     return as_document(title, links([(one.file, _badge(one)) for one in done], "Replays"), articles, data)
@@ -89,7 +90,7 @@ def _claim(one: Replayed) -> str:
     server = f"{outcome}on PostgreSQL {one.replay.server}" if one.replay.server else outcome.strip()
     if not server:
         return one.claim
-    return f"{one.claim} {words.sentence(server)}" if one.claim.endswith(".") else f"{one.claim}, {server}"
+    return f"{one.claim} {sentence(server)}" if one.claim.endswith(".") else f"{one.claim}, {server}"
 
 
 def _article(number: int, one: Replayed, data: Json, *, folded: bool) -> str:
@@ -99,7 +100,7 @@ def _article(number: int, one: Replayed, data: Json, *, folded: bool) -> str:
         f'<p class="verdict">{_badge(one)} {text(_claim(one))}</p>',
     ]
     if one.unmet is not None:
-        head.append(f'<p class="unmet">{text(words.sentence(one.unmet))}</p>')
+        head.append(f'<p class="unmet">{text(sentence(one.unmet))}</p>')
     body = [*_body(one)]
     if data:
         body.append(explorer(data))
@@ -148,7 +149,7 @@ def _code(one: Replayed, replay: CodeReplay) -> Iterator[str]:
 
 def _schedules(replay: SchedulesReplay) -> Iterator[str]:
     last = replay.runs[-1]
-    workers = words.plural(len(last.script.workers), "worker")
+    workers = plural(len(last.script.workers), "worker")
     seed = f"Seed {replay.seed}."
     if replay.outcome is ReplayOutcome.REFUTED:
         yield f"<p>In random schedule {last.number} of {replay.asked}, with {workers}. {seed}</p>"
@@ -156,7 +157,7 @@ def _schedules(replay: SchedulesReplay) -> Iterator[str]:
         yield from _run(last.script, last.performance, last.sides)
     else:
         ended = f"{replay.deadlocks} deadlocked, all as foretold" if replay.deadlocks else "none deadlocked"
-        yield f"<p>{words.plural(len(replay.runs), 'random schedule')} of {workers}: {ended}. {seed}</p>"
+        yield f"<p>{plural(len(replay.runs), 'random schedule')} of {workers}: {ended}. {seed}</p>"
         yield f"<p>{text(schedules_sentence(replay))}</p>"
         yield from _example(replay.runs)
     yield from map(_note, note_lines(replay.synthetic))
@@ -181,9 +182,9 @@ def _foretold(one: Replayed) -> list[str]:
         return [one.claim]
     view = explain(one.model.system, one.trace)
     if view.cycle:
-        return [words.cycle_sentences(one.model.system, view)]
+        return [standstill.cycle_sentences(one.model.system, view)]
     if view.stall is not None:
-        return [words.queue_sentences(one.model.system, view)]
+        return [standstill.queue_sentences(one.model.system, view)]
     waits = any(worker.wants for worker in view.final)
     return ["Nobody is in a deadlock; whoever waits can still go on." if waits else "Nobody waits at the end."]
 
@@ -238,7 +239,7 @@ def _expected(script: Script, command: Command) -> str:
     """What must come of `command`: `completes; worker 2 goes on`, `waits for worker 1`."""
 
     def names(workers: Sequence[int]) -> str:
-        return words.listed(script.workers[worker] for worker in workers)
+        return listed(script.workers[worker] for worker in workers)
 
     if command.outcome is Outcome.WAITS:
         closes = script.cycle and command is script.commands[-1]
@@ -298,7 +299,7 @@ def _raw(script: Script, performance: Performance) -> str:
     items = []
     for name, seen in zip(script.workers, performance.seen, strict=False):
         locks = "".join(f"<li>{text(f'{lock.kind} {lock}')}</li>" for lock in sorted(seen.locks)) or "<li>no lock</li>"
-        waits = f"; waits for {words.listed(seen.blockers)}" if seen.blockers else ""
+        waits = f"; waits for {listed(seen.blockers)}" if seen.blockers else ""
         items.append(f"<li>{text(name + waits)}<ul>{locks}</ul></li>")
     return f"<details><summary>As pg_locks and pgrowlocks showed it</summary><ul>{''.join(items)}</ul></details>"
 
@@ -316,10 +317,10 @@ def _table(caption: str, heads: Sequence[str], rows: Sequence[str]) -> str:
     )
 
 
-def _became(words_: str) -> str:
+def _became(words: str) -> str:
     """What became of a statement, in a cell that is left open."""
-    waits = " class=waits" if words_.startswith("waits ") else ""
-    return f'<td data-head="Postgres"{waits}>{text(words_)}'
+    waits = " class=waits" if words.startswith("waits ") else ""
+    return f'<td data-head="Postgres"{waits}>{text(words)}'
 
 
 def _differs(differs: bool) -> str:

@@ -113,6 +113,8 @@ def _words(detail: ErrorDetails, path: Path, model: type[Node]) -> str:
         return f"{name} is {detail['input']}; it must be {bound}"
     if kind == "string_type" and path[-2:-1] and path[-2] in ("for", "choose"):
         return f"parameter {quote(path[-1])} must be the name of a set; it is {shown}"
+    if kind in ("dict_type", "model_type") and path[-1] in ("for", "choose"):
+        return f"{name} must say which set each parameter is of, as in {{s: stripe}}; it is {shown}"
     if kind == "list_type" and path[-1] == "either":
         return f"{name} must be a list of lists of steps, each on a line that begins with `- - `; it is {shown}"
     if kind == "list_type" and (path[-1] in _STEP_LISTS or path[-2:-1] == ("either",)):

@@ -58,7 +58,9 @@ def old_claim() -> tuple[Spec, str]:
     spec = load(str(ROOT / OLD_CLAIM))
     result = check(spec)
     assert result.trace is not None
-    return spec, write_itf(result.spec, Overrides(), result.compiled, result.trace, result.verdict.violated)
+    return spec, write_itf(
+        LoadedTrace(result.spec, Overrides(), result.compiled, result.trace, result.verdict.violated)
+    )
 
 
 # There and back
@@ -74,7 +76,7 @@ def test_a_trace_comes_back_as_it_was() -> None:
             trace = wandering(system, number)
             broken = violated(system, trace)
             texts = [
-                write_itf(spec, Overrides(), system, trace, broken),
+                write_itf(LoadedTrace(spec, Overrides(), system, trace, broken)),
                 write_trace(Model(spec, Overrides(), system, trace.crew), trace),
             ]
         except SpecError:
@@ -92,7 +94,7 @@ def test_the_trace_of_a_check_comes_back_with_its_overrides() -> None:
     changes = Overrides({"stripe": 3, "slot": ("a", "b")}, 3)
     result = check(spec, changes)
     assert result.trace is not None
-    text = write_itf(result.spec, changes, result.compiled, result.trace, result.verdict.violated)
+    text = write_itf(LoadedTrace(result.spec, changes, result.compiled, result.trace, result.verdict.violated))
     for loaded in (read_trace_of(spec, text, "file"), read_trace_of(spec, report([result]), "file")):
         assert isinstance(loaded, LoadedTrace)
         assert (loaded.trace, loaded.overrides, loaded.violated) == (result.trace, changes, "no deadlock")
@@ -119,7 +121,7 @@ def test_another_tool_reads_the_same_states() -> None:
         system = compile_spec(spec)
         try:
             trace = wandering(system, number, 25)
-            text = write_itf(spec, Overrides(), system, trace, None)
+            text = write_itf(LoadedTrace(spec, Overrides(), system, trace, None))
         except SpecError:
             continue
         read = itf_py.trace_from_json(json.loads(text))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import networkx
@@ -37,6 +38,7 @@ ONLY_IN = {
 }
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Every module's dotted name below `lockmodel`, and its file."""
     found = {}
@@ -46,6 +48,7 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@cache
 def imports(path: Path) -> set[str]:
     """The modules that the file at `path` imports, `if TYPE_CHECKING` and function bodies included."""
     names = set()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -171,3 +174,44 @@ def test_it_is_confirmed_on_postgres(dsn: str) -> None:
     assert result.lifted is not None and result.trace is not None
     done = replay_trace(prepare(result.spec, result.lifted.compilation), result.trace, dsn)
     assert done.outcome is ReplayOutcome.CONFIRMED, done.performance
+
+
+def lockmodel(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lockmodel", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("form", ["json", "itf"])
+def test_a_trace_of_the_whole_is_read_back(dsn: str, tmp_path: Path, form: str) -> None:
+    """What it is written in is read, compared step by step with the deadlock found once more, and replayed."""
+    spec, large, file = "specs/real/diode-upserts.yaml", ["--set", "counter=60"], tmp_path / "trace.json"
+    if form == "json":
+        lockmodel("check", spec, *large, "--format", "json", "--output", str(file))
+        replayed = lockmodel("replay", str(file), "--dsn", dsn)
+    else:
+        lockmodel("export", spec, *large, "--to", "itf", "--output", str(file))
+        replayed = lockmodel("replay", spec, "--trace", str(file), "--dsn", dsn)
+    assert (replayed.returncode, replayed.stderr) == (0, "")
+    assert "CONFIRMED" in replayed.stdout and "40P01" in replayed.stdout
+
+
+def test_a_trace_of_the_whole_that_was_changed_is_refused(tmp_path: Path) -> None:
+    """Nothing of it is believed; and it can't be stepped, as there are no other places to go to."""
+    file = tmp_path / "report.json"
+    lockmodel(
+        "check", "specs/real/diode-upserts.yaml", "--set", "counter=60", "--format", "json", "--output", str(file)
+    )
+    refused = lockmodel("explore", str(file))
+    assert (refused.returncode, refused.stdout) == (2, "") and "too large to be stepped" in refused.stderr
+    text = file.read_text()
+    file.write_text(text.replace('"counter_row[1] FOR NO KEY UPDATE"', '"counter_row[2] FOR NO KEY UPDATE"', 1))
+    assert file.read_text() != text
+    changed = lockmodel("replay", str(file))
+    assert (changed.returncode, changed.stdout) == (2, "")
+    assert changed.stderr.startswith(f"{file}: step 4: worker 2 would do") and changed.stderr.count("\n") == 1
+    report = json.loads(text)
+    report["results"][0]["found_with"] = None
+    file.write_text(json.dumps(report))
+    large = lockmodel("replay", str(file))
+    assert large.returncode == 2 and large.stderr.count("\n") == 1

@@ -71,6 +71,8 @@ def _opened(file: str, overrides: Overrides | None = None, spec: str | None = No
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise UsageError(f"{file}: {getattr(error, 'strerror', None) or error}") from None
     loaded = read_trace(text, file, spec=spec)
+    if loaded.lifted is not None:
+        raise UsageError(f"{file}: its spec is too large to be stepped; make a set smaller, and write the report again")
     return schedule_of(Model(loaded.spec, loaded.overrides, loaded.system, loaded.trace.crew), loaded.trace)
 
 

@@ -27,7 +27,6 @@ from lockmodel.cli.traces import DeadlockOption, TraceOption, found_trace, given
 from lockmodel.errors import SpecError, UsageError, quote
 
 if TYPE_CHECKING:
-    from lockmodel.compiler import Compilation
     from lockmodel.exploration import Limits
     from lockmodel.export import Exported
     from lockmodel.overrides import Overrides
@@ -105,34 +104,26 @@ class _Job:
 
         return f"Exported by lockmodel from {' '.join([self.spec.source.file, *arguments(overrides)])}"
 
-    def traced(self) -> _Traced | None:
+    def traced(self) -> LoadedTrace | None:
         """The trace that is given, or found."""
         from lockmodel.report.trace_file import LoadedTrace
 
         if self.trace is not None:
-            return _Traced(given_trace(self.spec, self.trace, self.overrides, self.deadlock))
+            return given_trace(self.spec, self.trace, self.overrides, self.deadlock)
         result = found_trace(self.spec, self.overrides, self.limits)
         if result is None:
             return None
         assert result.trace is not None
-        violated, part = result.verdict.violated, result.lifted.compilation if result.lifted else None
-        return _Traced(LoadedTrace(result.spec, self.overrides, result.compiled, result.trace, violated), part)
+        violated = result.verdict.violated
+        return LoadedTrace(result.spec, self.overrides, result.compiled, result.trace, violated, result.lifted)
 
-    def needed(self) -> _Traced:
+    def needed(self) -> LoadedTrace:
         """The same, where there is no doing without."""
         if (traced := self.traced()) is None:
             raise UsageError(
                 f"{self.spec.source.file}: check finds no violation, so there is no trace; name one with --trace FILE"
             )
         return traced
-
-
-@dataclass(frozen=True)
-class _Traced:
-    """A trace; `part` is what was compiled for it of a spec that is too large to be compiled."""
-
-    loaded: LoadedTrace
-    part: Compilation | None = None
 
 
 def export(
@@ -265,9 +256,9 @@ def _isolation(job: _Job) -> str:
             complain(
                 "lockmodel: --seed had no effect, since the trace was exported; --schedules N asks for random schedules"
             )
-        loaded = traced.loaded
-        test = isolation_of_trace(loaded.spec, loaded.trace, traced.part)
-        return isolation_text(test, job.source(loaded.overrides))
+        part = traced.lifted.compilation if traced.lifted else None
+        test = isolation_of_trace(traced.spec, traced.trace, part)
+        return isolation_text(test, job.source(traced.overrides))
     count, seed = job.schedules or DEFAULT_SCHEDULES, job.seed or DEFAULT_SEED
     test = isolation_of_schedules(apply(job.spec, job.overrides), count, seed)
     return isolation_text(test, f"{job.source(job.overrides)} --schedules {count} --seed {seed}")
@@ -276,14 +267,7 @@ def _isolation(job: _Job) -> str:
 def _itf(job: _Job) -> str:
     with importing():
         from lockmodel.report.trace_file import write_itf
-    traced = job.needed()
-    loaded = traced.loaded
-    if traced.part is not None:
-        # Its locations have no numbers that would be found again.
-        raise UsageError(
-            f"{loaded.spec.source.file}: the spec is too large for a trace that could be read back; make a set smaller"
-        )
-    return write_itf(loaded.spec, loaded.overrides, loaded.system, loaded.trace, loaded.violated)
+    return write_itf(job.needed())
 
 
 # Graphs
@@ -295,7 +279,7 @@ def _graph(job: _Job) -> str:
         from lockmodel.report.words import trace_claim
         from lockmodel.stepping import Model, model_of
     if job.graph == "waits-for":
-        loaded = job.needed().loaded
+        loaded = job.needed()
         model = Model(loaded.spec, loaded.overrides, loaded.system, loaded.trace.crew)
         claim = trace_claim(loaded.spec, loaded.system, loaded.trace, loaded.violated)
         what = f"{loaded.spec.name}, {claim}, after {len(loaded.trace.actions)} steps"

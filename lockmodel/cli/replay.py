@@ -355,7 +355,8 @@ class _Job:
         from lockmodel.report.replay_json import Replayed
         from lockmodel.report.words import trace_claim
 
-        replayed = replay_trace(prepare(loaded.spec), loaded.trace, address)
+        part = loaded.lifted.compilation if loaded.lifted else None
+        replayed = replay_trace(prepare(loaded.spec, part), loaded.trace, address)
         claim = f"{trace_claim(loaded.spec, loaded.system, loaded.trace, loaded.violated)}, in {loaded.spec.name}"
         text = trace_report(file, claim, replayed, self.page)
         one = Replayed(file, loaded.spec.name, replayed, claim, None, _code(replayed.outcome), text)

@@ -165,11 +165,8 @@ def _group_words(group: Group) -> str:
 
 def no_queue(requests: int) -> str:
     """That nobody is held up by a queue alone."""
-    what = (
-        f"of the {plural(requests, 'way')} to stand in a lock's queue"
-        if requests
-        else "nobody stands in a lock's queue"
-    )
+    claim = "No stall with any number of workers is proved:"
     if not requests:
-        return f"No stall with any number of workers is proved: {what}."
-    return f"No stall with any number of workers is proved: {what}, none is behind one that waits without end and free of what that one waits for."
+        return f"{claim} nobody stands in a lock's queue."
+    ways = plural(requests, "way")
+    return f"{claim} of the {ways} to stand in a lock's queue, none is behind one that waits without end and free of what that one waits for."

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from lockmodel.checker import how_many
+from lockmodel.checker import check, how_many
 from lockmodel.compiler import compile_spec
 from lockmodel.errors import LockmodelError, one_line, quote, suggestion
 from lockmodel.explanation import explain
@@ -25,7 +25,7 @@ from lockmodel.spec import Spec
 from lockmodel.stepping import Model
 from lockmodel.system import NO_DEADLOCK, NO_GLOBAL_STALL, NO_STALL, System
 from lockmodel.trace import Trace
-from lockmodel.verdict import CheckResult, Outcome, Verdict, compare
+from lockmodel.verdict import CheckResult, Lifted, Outcome, Verdict, compare
 
 MAX_STEPS = 100_000
 
@@ -50,6 +50,8 @@ class LoadedTrace:
     system: System
     trace: Trace
     violated: str | None
+    lifted: Lifted | None = None
+    """Set if `system` is only the part of the compiled spec that the trace goes through."""
 
 
 def read_trace(
@@ -82,7 +84,7 @@ def read_trace_of(
         overrides = Overrides() if told is None else reader.overrides(told)
     spec = apply(spec, overrides)
     try:
-        return reader.trace_in(spec, overrides, compile_spec(spec), result, deadlock)
+        return reader.trace_in(spec, overrides, result, deadlock)
     except (TraceFileError, itf.ItfError) as error:
         if result.get("sha256") in (None, _sha256(spec.source.text)):
             raise
@@ -92,14 +94,17 @@ def read_trace_of(
         ) from None
 
 
-def write_itf(spec: Spec, overrides: Overrides, system: System, trace: Trace, violated: str | None) -> str:
-    """`trace` of `spec` (with `overrides` applied) in the Informal Trace Format, which `read_trace_of` and `lockmodel replay --trace` take."""
-    about = {
-        "description": f"lockmodel: {'a schedule' if violated is None else f'violates {violated}'}",
-        "source": spec.source.file,
-        "sha256": _sha256(spec.source.text),
+def write_itf(loaded: LoadedTrace) -> str:
+    """The trace in the Informal Trace Format, which `read_trace_of` and `lockmodel replay --trace` take."""
+    what = "a schedule" if loaded.violated is None else f"violates {loaded.violated}"
+    about: Json = {
+        "description": f"lockmodel: {what}",
+        "source": loaded.spec.source.file,
+        "sha256": _sha256(loaded.spec.source.text),
     }
-    return itf.itf(system, trace, about, overrides_of(overrides))
+    if loaded.lifted is not None:
+        about["found_with"] = dict(loaded.lifted.sizes)
+    return itf.itf(loaded.system, loaded.trace, about, overrides_of(loaded.overrides))
 
 
 def write_trace(model: Model, trace: Trace) -> str:
@@ -142,33 +147,42 @@ class _Reader:
         name = str(result.get("file", "<spec>"))
         overrides = self.overrides(self._field(result, "overrides", dict, "the result"))
         spec = apply(parse(source, name), overrides)
-        return self.trace_in(spec, overrides, compile_spec(spec), result, deadlock)
+        return self.trace_in(spec, overrides, result, deadlock)
 
-    def trace_in(
-        self, spec: Spec, overrides: Overrides, system: System, result: Json, deadlock: int | None
-    ) -> LoadedTrace:
-        """The trace in a result of a report, as one of `system`, which is `spec` (overrides applied) compiled."""
+    def trace_in(self, spec: Spec, overrides: Overrides, result: Json, deadlock: int | None) -> LoadedTrace:
+        """The trace in a result of a report, as one of `spec` (overrides applied)."""
+        system, lifted = self._compiled(spec, result)
         if "itf" in result:
-            return self._itf_trace(spec, overrides, system, result["itf"])
+            return self._itf_trace(spec, overrides, system, lifted, result["itf"])
         holder, violated = result, result.get("violated")
         if deadlock is not None:
             holder, violated = self._deadlock(result, deadlock), NO_DEADLOCK
         trace = self._trace(system, self._field(holder, "trace", dict, "the result"))
         self._check_violation(system, trace, violated)
-        return LoadedTrace(spec, overrides, system, trace, violated)
+        return LoadedTrace(spec, overrides, system, trace, violated, lifted)
+
+    def _compiled(self, spec: Spec, result: Json) -> tuple[System, Lifted | None]:
+        """The compiled spec; of one that is too large, the part that its deadlock goes through, which is looked for once more."""
+        if result.get("found_with") is not None:
+            found = check(spec)
+            if found.lifted is not None:
+                return found.compiled, found.lifted
+        return compile_spec(spec), None
 
     def itf_result(self, document: Json) -> Json:
         """A trace in the Informal Trace Format as if it stood in a report: under `itf`, with what its `#meta` tells."""
         about = document.get("#meta")
         about = about if isinstance(about, dict) else {}
-        return {"itf": document, "overrides": about.get("overrides"), "sha256": about.get("sha256")}
+        return {"itf": document, **{key: about.get(key) for key in ("overrides", "sha256", "found_with")}}
 
-    def _itf_trace(self, spec: Spec, overrides: Overrides, system: System, document: Json) -> LoadedTrace:
+    def _itf_trace(
+        self, spec: Spec, overrides: Overrides, system: System, lifted: Lifted | None, document: Json
+    ) -> LoadedTrace:
         workers = self._named_crew(system, itf.workers_of(document, self.file))
         trace = itf.trace_of(document, system, workers, self.file, MAX_STEPS)
         semantics = Semantics(system, workers)
         violated = broken_property(semantics, evaluators(semantics), trace.last)
-        return LoadedTrace(spec, overrides, system, trace, violated)
+        return LoadedTrace(spec, overrides, system, trace, violated, lifted)
 
     def json(self, text: str) -> Any:
         """What the file has in it."""

@@ -419,8 +419,13 @@ def interrupted(after_seconds: float) -> Answer:
 
 @pytest.mark.parametrize("after_seconds", [0.12, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0])
 def test_ctrl_c_never_shows_a_traceback(after_seconds: float) -> None:
-    """During imports and compilation it is one line and 130, in the search a report and 3."""
+    """During imports and compilation it is one line and 130, in the search a report and 3.
+
+    On a busy machine 0.12 s are over before Python has begun to run the command; what it says then is its own.
+    """
     answer = interrupted(after_seconds)
+    if answer.code == -signal.SIGINT and not re.search(r"lockmodel[/\\](cli|__main__)", answer.err):
+        pytest.skip("interrupted before lockmodel began")
     assert (answer.code, answer.err) in ((130, "lockmodel: interrupted\n"), (3, ""))
 
 

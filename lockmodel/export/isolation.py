@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from lockmodel.compiler import Compilation
 from lockmodel.errors import UsageError
+from lockmodel.replay.patience import VICTIM_TIMEOUT_MS
 from lockmodel.replay.schedules import random_schedule, schedule_seeds
 from lockmodel.replay.script import Command, NotRealizable, Outcome, Script, from_trace
 from lockmodel.replay.statements import SchemaSql, Statements, schema_of
@@ -21,8 +22,6 @@ from lockmodel.semantics import crew
 from lockmodel.spec import Spec
 from lockmodel.trace import Trace
 
-VICTIM_TIMEOUT = "300ms"
-"""The deadlock_timeout of the session that closes the circle, as in a replay: it is seen waiting first, then aborted."""
 DEFAULT_WORKERS = 3
 """How many workers a random schedule has where the spec says any, as in a replay."""
 
@@ -131,7 +130,7 @@ class _Plan:
         planned: list[Planned] = []
         for number, command in enumerate(script.commands, start=1):
             if script.cycle and number == len(script.commands):
-                setting = f"SET deadlock_timeout = '{VICTIM_TIMEOUT}'"
+                setting = f"SET deadlock_timeout = '{VICTIM_TIMEOUT_MS:g}ms'"
                 planned.append(self._own(command.worker, setting, "is the one to find the deadlock"))
             planned += self._carried_out(command, script)
         closing = planned[-1].step if script.cycle else None

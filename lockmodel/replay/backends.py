@@ -18,15 +18,13 @@ from psycopg import AsyncConnection, errors, sql
 
 from lockmodel.errors import ReplayError, one_line
 from lockmodel.replay.deadlock import read_report
+from lockmodel.replay.patience import OTHERS_TIMEOUT, STEP_SECONDS
 from lockmodel.replay.sandbox import POLL_SECONDS, Sandbox, connect
 
-STEP_SECONDS = 15.0
-"""How long a statement may take. Steps take milliseconds, so this is for a machine under load."""
 GRACE_SECONDS = 1.0
 """How long a statement must be seen waiting before that counts as a wait that nobody foresaw: some waits end by themselves."""
 VICTIM_TIMEOUT = "50ms"
-"""The deadlock_timeout of the session that is to be aborted."""
-OTHERS_TIMEOUT = "1h"
+"""The deadlock_timeout of the session that is to be aborted. It has been seen waiting by then, so it is shorter than a replay's."""
 
 Parameters = Sequence[Any] | Mapping[str, Any] | None
 Row = tuple[Any, ...]

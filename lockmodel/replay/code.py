@@ -25,7 +25,8 @@ from lockmodel.explanation import TraceView, explain
 from lockmodel.replay.comparison import Taken
 from lockmodel.replay.conformance import Stage, connecting, stage
 from lockmodel.replay.deadlock import Deadlock, read_report
-from lockmodel.replay.pausing import STEP_SECONDS, Blocked, CodeWorker, Ended, Paused, Standing
+from lockmodel.replay.patience import OTHERS_TIMEOUT, STEP_SECONDS, VICTIM_TIMEOUT_MS
+from lockmodel.replay.pausing import Blocked, CodeWorker, Ended, Paused, Standing
 from lockmodel.replay.sandbox import POLL_SECONDS
 from lockmodel.replay.sides import Foretold, Seen, WorkerSides, compare_sides
 from lockmodel.replay.target import Bindings, operation
@@ -35,8 +36,6 @@ from lockmodel.spec import Spec
 from lockmodel.system import ActionKind
 from lockmodel.trace import Trace
 
-VICTIM_TIMEOUT = "300ms"
-OTHERS_TIMEOUT = "1h"
 _MEMBERS_MAX = 6
 
 
@@ -306,7 +305,7 @@ class _Run:
     async def _begin(self, worker: int, *, last: bool) -> None:
         """Connect, and let the operation stop before its first statement."""
         code = self.workers[worker] = await self.scene.worker(self.view.workers[worker])
-        timeout = VICTIM_TIMEOUT if last else OTHERS_TIMEOUT
+        timeout = f"{VICTIM_TIMEOUT_MS:g}ms" if last else OTHERS_TIMEOUT
         for setting, value in (("deadlock_timeout", timeout), ("lc_messages", "C")):
             try:
                 await code.connection.execute("SELECT set_config(%s, %s, false)", (setting, value))

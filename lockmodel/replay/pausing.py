@@ -16,9 +16,9 @@ import psycopg
 from psycopg import AsyncConnection, AsyncCursor
 
 from lockmodel.errors import one_line
+from lockmodel.replay.patience import STEP_SECONDS
 from lockmodel.replay.sandbox import POLL_SECONDS, connect
 
-STEP_SECONDS = 15.0
 _SEEN_WAITING = 4
 """How many polls in a row must see a statement wait, so that a lock released this moment is not taken for a wait."""
 

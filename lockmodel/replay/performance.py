@@ -47,7 +47,7 @@ class Performance:
     victim_chosen: bool = True
     """Whether the replay could choose which worker Postgres aborts; only a superuser may."""
     standstill: Standstill | None = None
-    """Instead of `deadlock`, where a pool is part of the cycle."""
+    """Instead of `deadlock`: where a pool is part of the cycle, or where it is a stall."""
 
     @property
     def deadlocked(self) -> bool:

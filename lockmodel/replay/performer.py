@@ -16,11 +16,12 @@ from psycopg import errors
 from lockmodel.errors import one_line
 from lockmodel.replay.deadlock import Deadlock, read_report
 from lockmodel.replay.judgement import Otherwise, failure, judge, no_row
+from lockmodel.replay.patience import STEP_SECONDS
 from lockmodel.replay.performance import Done, Performance, Standstill
 from lockmodel.replay.pools import Pools
 from lockmodel.replay.sandbox import POLL_SECONDS
 from lockmodel.replay.script import Command, Outcome, Script
-from lockmodel.replay.session import STEP_SECONDS, Connection, Session
+from lockmodel.replay.session import Connection, Session
 
 STANDSTILL_SECONDS = 1.0
 """How long nobody may go on before a deadlock that Postgres can't see counts as one: some times the deadlock_timeout of all."""

@@ -7,14 +7,9 @@ import contextlib
 
 from psycopg import AsyncConnection, errors
 
+from lockmodel.replay.patience import OTHERS_TIMEOUT, STEP_SECONDS, VICTIM_TIMEOUT_MS
 from lockmodel.replay.pools import Pools
 from lockmodel.replay.script import Command, Script
-
-STEP_SECONDS = 15.0
-"""How long a step may take before the replay gives up on it; steps take milliseconds, so this is for a machine under load."""
-VICTIM_TIMEOUT_MS = 300.0
-"""The deadlock_timeout of the worker that closes the cycle: long enough to be seen waiting first."""
-OTHERS_TIMEOUT = "1h"
 
 Connection = AsyncConnection[tuple[object, ...]]
 

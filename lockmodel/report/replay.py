@@ -13,11 +13,11 @@ from rich.text import Text
 from lockmodel.errors import one_line
 from lockmodel.replay.code import CodeReplay
 from lockmodel.replay.deadlock import Deadlock
+from lockmodel.replay.patience import VICTIM_TIMEOUT_MS
 from lockmodel.replay.performance import Done, Performance, Standstill
 from lockmodel.replay.replayer import ReplayOutcome, ScheduleRun, SchedulesReplay, TraceReplay
 from lockmodel.replay.scenarios import ScenarioRun, outcome_of
 from lockmodel.replay.script import Command, Outcome, Script
-from lockmodel.replay.session import VICTIM_TIMEOUT_MS
 from lockmodel.replay.sides import WorkerSides
 from lockmodel.report.grammar import listed, plural
 from lockmodel.report.page import Page, plain, text

@@ -15,9 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from lockmodel.compiler import compile_program
-from lockmodel.deadlocks import Deadlocks, deadlocks
+from lockmodel.deadlocks import DeadlockGroup, Deadlocks, deadlocks, group_of
 from lockmodel.engines import EngineOptions, search
 from lockmodel.errors import LockmodelError, SpecError, TooLarge
+from lockmodel.expectations import DeadlockExpected
 from lockmodel.explanation import explain
 from lockmodel.exploration import INTERRUPTED, Exploration, Limits, Progress
 from lockmodel.lift import SIZES, lift, smaller
@@ -39,6 +40,8 @@ HOPELESS_STATES = 10**8
 """A search of more states than this is left out if a proof answers for any number of workers."""
 LONG_STATES = 10**7
 """A search that may have more states (as an upper bound) is left out if some of the workers can already be brought into a deadlock."""
+LIFTED_STATES = 100_000
+"""Of a search with smaller sets, which is only an attempt."""
 MANY_PLACES = 2_000
 HOPELESS_PLACES = 10**7
 """With more places (as an upper bound) smaller sets are tried before the spec is compiled: many, where a search for counts would be long."""
@@ -105,12 +108,18 @@ class _Check:
         else:
             answer = self._compiled(program, certificate, open_number)
         view = explain(answer.system, answer.trace) if answer.system is not None and answer.trace is not None else None
+        unmet = compare(self.spec, answer.verdict, answer.trace, view)
+        every = self._all_deadlocks(answer) if self.every else None
+        if unmet is not None and every is not None and self._is_among(every, answer):
+            unmet = None
+        elif unmet is not None and every is None and _of_another_shape(self.spec, answer.verdict):
+            unmet += " (--all compares it with every kind of deadlock)"
         return CheckResult(
             spec=self.spec,
             overrides=self.overrides,
             system=answer.system,
             verdict=answer.verdict,
-            unmet=compare(self.spec, answer.verdict, answer.trace, view),
+            unmet=unmet,
             explorations=answer.explorations,
             certificate=answer.certificate,
             lifted=answer.lifted,
@@ -118,8 +127,15 @@ class _Check:
             trace=answer.trace,
             view=view,
             seconds=time.monotonic() - self.started,
-            deadlocks=self._all_deadlocks(answer) if self.every else None,
+            deadlocks=every,
         )
+
+    def _is_among(self, found: Deadlocks, answer: _Answer) -> bool:
+        """Whether the deadlock that the spec expects is one of those found, though not the shortest."""
+        if answer.verdict.violated != NO_DEADLOCK or answer.system is None:
+            return False
+        traces = [group.trace for group in found.groups]
+        return any(compare(self.spec, answer.verdict, trace, explain(answer.system, trace)) is None for trace in traces)
 
     def _needs_no_search(self, program: Program, certificate: Certificate, open_number: bool) -> bool:
         """Whether the proof on the program is all that is needed, so that nothing is compiled."""
@@ -129,9 +145,10 @@ class _Check:
 
     def _compiled(self, program: Program, certificate: Certificate | None, open_number: bool) -> _Answer:
         long = open_number or most_states(program, 1) > LONG_STATES
-        if certificate is None and most_places(program) > (MANY_PLACES if long else HOPELESS_PLACES):
+        many = most_places(program) > (MANY_PLACES if long else HOPELESS_PLACES)
+        if certificate is None and many and not self.every and self._only_deadlocks():
             found = self._lifted(program)
-            if found is not None:
+            if found is not None and self._will_do(found):
                 return found
         try:
             system = compile_program(program)
@@ -155,8 +172,10 @@ class _Check:
             overrides = smaller(self.spec, program, size)
             if overrides is None:
                 return None
+            few = min(self.limits.max_states or LIFTED_STATES, LIFTED_STATES)
+            limits = replace(self.limits, max_states=few, spent_seconds=self._spent())
             try:
-                found = check(self.spec, overrides, self.limits, engine=self.engine, progress=self.progress)
+                found = check(self.spec, overrides, limits, engine=self.engine, progress=self.progress)
             except LockmodelError:
                 return None  # An element that is named in the spec is not there any more.
             if found.trace is None or found.verdict.violated != NO_DEADLOCK:
@@ -210,11 +229,11 @@ class _Check:
     def _fixed(self, system: System, certificate: Certificate | None) -> _Answer:
         """The answer for the number of workers that the spec has."""
         workers = crew(system, 1)
-        asked = self.engine != EngineOptions() or _may_fail(system) or _has_formulas(self.spec)
+        asked = self.engine != EngineOptions() or _may_fail(system) or not self._only_deadlocks()
         if certificate is None and not asked and _combinations(system, workers) > LONG_STATES:
             circle = examine(system).trace
-            if circle is not None:
-                return _deadlock(system, circle, ())
+            if circle is not None and self._will_do(without := _deadlock(system, circle, ())):
+                return without
         found = self._search(system, workers)
         if found.violation is not None:
             return _violation(system, (found,), certificate)
@@ -234,16 +253,35 @@ class _Check:
             verdict = Verdict(Outcome.UNDECIDED, reason=_stopped(found))
         return _Answer(verdict, system, (found,), proof, queues=queues)
 
+    def _spent(self) -> float:
+        """Seconds of the time limit."""
+        return self.limits.spent_seconds + time.monotonic() - self.started
+
+    def _only_deadlocks(self) -> bool:
+        """Whether nothing else is asked for, of which there may be a violation with a shorter trace."""
+        return not (_has_formulas(self.spec) or self.spec.no_stall or self.spec.no_global_stall)
+
+    def _will_do(self, found: _Answer) -> bool:
+        """Whether a deadlock that was found without a search is enough: it may be another one than the spec expects, or not the shortest."""
+        if not _of_another_shape(self.spec, found.verdict):
+            return True
+        assert found.system is not None and found.trace is not None
+        return compare(self.spec, found.verdict, found.trace, explain(found.system, found.trace)) is None
+
     def _search(self, system: System, workers: Crew) -> Exploration:
-        left = replace(self.limits, spent_seconds=time.monotonic() - self.started)
+        left = replace(self.limits, spent_seconds=self._spent())
         return search(system, workers, left, options=self.engine, progress=self.progress)
 
     def _all_deadlocks(self, answer: _Answer) -> Deadlocks:
+        own: tuple[DeadlockGroup, ...] = ()
+        if answer.verdict.violated == NO_DEADLOCK and answer.system is not None and answer.trace is not None:
+            own = (group_of(answer.system, answer.trace),)
         if answer.lifted is not None:
-            return Deadlocks(incomplete="the spec is too large to search")
+            return Deadlocks(own, "the spec is too large to search")
         if answer.certificate is not None or answer.system is None:
             return Deadlocks()
-        return deadlocks(answer.system, replace(self.limits, spent_seconds=time.monotonic() - self.started))
+        found = deadlocks(answer.system, replace(self.limits, spent_seconds=self._spent()))
+        return found if found.groups else replace(found, groups=own)
 
 
 def _settles(certificate: Certificate, spec: Spec, queues: QueueExamination | None = None) -> bool:
@@ -266,9 +304,17 @@ def _may_fail(system: System) -> bool:
     return any(edge.faults for location in system.locations for edge in location.edges)
 
 
+def _of_another_shape(spec: Spec, verdict: Verdict) -> bool:
+    """Whether a deadlock was expected and found, though perhaps not the same."""
+    return isinstance(spec.expect, DeadlockExpected) and verdict.violated == NO_DEADLOCK
+
+
 def _violation(system: System, explorations: tuple[Exploration, ...], certificate: Certificate | None) -> _Answer:
     latest = explorations[-1]
     assert latest.violation is not None
+    assert certificate is None or latest.violation.property != NO_DEADLOCK, (
+        "a deadlock was found that the proof excludes"
+    )
     verdict = Verdict(Outcome.VIOLATED, how_many(latest.crew), latest.violation.property)
     return _Answer(verdict, system, explorations, certificate, latest.violation.trace)
 

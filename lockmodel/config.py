@@ -63,7 +63,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Config:
-    """One worker. `part` is 1 when a row's table has been taken and the row itself is next."""
+    """One worker. `part`: in how many modes a row's table has been taken; after all of them, the row itself is next."""
 
     status: Status = Status.IDLE
     transaction: TransactionProgram | None = None

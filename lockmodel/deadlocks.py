@@ -64,6 +64,15 @@ def deadlocks(system: System, limits: Limits | None = None) -> Deadlocks:
     return Deadlocks(tuple(groups), "; ".join(dict.fromkeys(reasons)))
 
 
+def group_of(system: System, trace: Trace) -> DeadlockGroup:
+    """The one deadlock that `trace` ends in, as a group."""
+    semantics = Semantics(system, trace.crew)
+    last = view(semantics, trace.last)
+    members = [last[worker] for worker in find_cycle(last)]
+    families = {member.wants.resource.partition("[")[0] for member in members if member.wants}
+    return DeadlockGroup(tuple(sorted(m.transaction or "" for m in members)), tuple(sorted(families)), 1, trace)
+
+
 _Key = tuple[tuple[str, ...], tuple[str, ...]]
 
 

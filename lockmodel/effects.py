@@ -40,7 +40,19 @@ class Rows:
     when: Expression | None = None
 
 
-Item = Event | Rows
+@dataclass(frozen=True)
+class Ways:
+    """Events of a row that was written in one of several ways, each with its own."""
+
+    ways: tuple[tuple[Item, ...], ...]
+
+
+Item = Event | Rows | Ways
+
+
+def waits_for_commit(items: Sequence[Item]) -> bool:
+    """Whether any of `items` is deferred."""
+    return any(isinstance(item, Event) and item.deferred for item in items)
 
 
 def lock(
@@ -96,6 +108,25 @@ def told(step: Step, label: str, position: Position | None = None) -> Step:
             return replace(step, then=inside(step.then), otherwise=inside(step.otherwise))
         case _:
             return step
+
+
+def one_of(ways: Sequence[Block], position: Position) -> list[Step]:
+    """One of `ways`; no choice where all take the same locks."""
+    if all(_alike(ways[0], way) for way in ways[1:]):
+        return list(ways[0].steps)
+    return [Either(tuple(ways), position)]
+
+
+def _alike(one: Block, other: Block) -> bool:
+    """Whether both are the same locks, one after another."""
+
+    def said(step: Step) -> object:
+        if not isinstance(step, Lock) or step.then.steps or step.otherwise is not None:
+            return step
+        table = step.table.text if step.table is not None else None
+        return step.reference.text, step.mode, step.wait, table, step.table_modes, step.label
+
+    return [said(step) for step in one.steps] == [said(step) for step in other.steps]
 
 
 def braces(label: str) -> str:

@@ -8,18 +8,20 @@ and what waits for the commit.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
-from lockmodel.effects import Over, Rows, told
+from lockmodel.effects import Event, Item, Over, Rows, Ways, one_of, told, waits_for_commit
 from lockmodel.errors import Position, SpecError, quote, suggestion
 from lockmodel.fields import as_list
 from lockmodel.lookup import Lookup, Scope
+from lockmodel.partitions import Moved, Moves, moved_in_all
 from lockmodel.program import Block, Lock, Loop, Step
 from lockmodel.relations import Relations, Target
 from lockmodel.row_effects import RowEffects
 from lockmodel.statements import DeleteStep, InsertStep, RowStatement, SelectStep, SqlStep, UpdateStep
 from lockmodel.table_modes import ACCESS_SHARE, ROW_EXCLUSIVE, ROW_SHARE
 from lockmodel.table_statements import TableStatements
-from lockmodel.triggers import ResolveBlock, check_steps
+from lockmodel.triggers import EXISTS, ResolveBlock, check_steps
 from lockmodel.writes import Writes, after_branches
 
 _AT_COMMIT = "SET CONSTRAINTS ALL IMMEDIATE"
@@ -36,13 +38,14 @@ class Expansion(RowEffects):
         self._deferred_at: Position | None = None
         """The last statement that left something for the commit."""
         self._loops = 0
+        self.moves, self.moved = Moves(relations), Moved()
 
     # What the resolver calls
 
     def begin(self) -> None:
         """A new transaction."""
         self.writes, self.pending, self._replayed, self._deferred_at, self._loops = Writes(), [], False, None, 0
-        self._names = frozenset()
+        self._names, self.moved = frozenset(), Moved()
 
     def check_declarations(self) -> None:
         """Resolve the steps of every trigger and the words of every relation once, whether a statement uses them or not."""
@@ -103,22 +106,23 @@ class Expansion(RowEffects):
         if self._deferred_at is not None:
             message = "with deferred constraints or triggers, what this takes back can't be told; write their locks out before the commit"
             raise SpecError(position, message)
-        self.writes = self.writes.unknown()
+        self.writes, self.moved = self.writes.unknown(), Moved()
 
     def branches(self, ways: Sequence[Callable[[], Block]]) -> list[Block]:
         """Resolve several ways to go on, one of which is taken."""
-        before, pending = self.writes, self.pending
-        blocks, ends = [], []
+        before, pending, moved = self.writes, self.pending, self.moved
+        blocks, ends, moves = [], [], []
         for way in ways:
-            self.writes, self.pending = before, [*pending]
+            self.writes, self.pending, self.moved = before, [*pending], moved
             blocks.append(way())
             ends.append(self.writes)
+            moves.append(self.moved)
             if len(self.pending) != len(pending):
                 message = (
                     "what is deferred in only one of several ways to the commit can't be told; write its locks out"
                 )
                 raise SpecError(self._deferred_at or self._position, message)
-        self.writes, self.pending = after_branches(before, ends), pending
+        self.writes, self.pending, self.moved = after_branches(before, ends), pending, moved_in_all(moves)
         return blocks
 
     def loop(self, over: Over, order: str, body: Callable[[], Block]) -> Block:
@@ -126,7 +130,10 @@ class Expansion(RowEffects):
         before, pending = self.writes, self.pending
         self.pending = []
         self._loops += 1
+        # Another round may have attached or detached any of them.
+        self.moved = Moved()
         block = body()
+        self.moved = Moved()
         self._loops -= 1
         self._loop_written(before, over)
         if self.pending and order in ("rotated", "any"):
@@ -153,7 +160,9 @@ class Expansion(RowEffects):
             case SelectStep():
                 yield from self._select(step, scope)
             case _:
-                yield from TableStatements(self.relations, self._position).steps(step, scope)
+                tables = TableStatements(self.relations, self.moves, self.moved, self._position)
+                yield from tables.steps(step, scope)
+                self.moved = tables.moved
 
     def _rows(self, event: str, step: InsertStep | UpdateStep | DeleteStep, text: str, scope: Scope) -> list[Step]:
         over = tuple((step.rows or {}).items())
@@ -162,14 +171,27 @@ class Expansion(RowEffects):
         self._names |= {name for name, _ in over}
         target = self._with_values(self.relations.target(text, inner, step.at(event)), step, inner)
         columns = None if isinstance(step, DeleteStep) else step.columns
+        upsert = step if isinstance(step, InsertStep) and step.on_conflict == "do update" else None
+        if isinstance(step, InsertStep) and step.exists is not None and upsert is None:
+            raise SpecError(step.at("exists"), "`exists` is about `on conflict: do update`; drop this key")
         # ON CONFLICT DO UPDATE is both statements (`fireBSTriggers` and `fireASTriggers` in nodeModifyTable.c).
-        events = ["insert", "update"] if isinstance(step, InsertStep) and step.on_conflict == "do update" else [event]
+        events = [event] if upsert is None else ["insert", "update"]
         steps = [*self._table(target, ROW_EXCLUSIVE), *self._own_partitions(target, step, inner, ROW_EXCLUSIVE)]
         for one in events:
             triggers = self._triggers("before", "statement", one, target.table, columns)
             steps += [lock for name, trigger in triggers for lock in self._run(name, trigger, target)]
+        statement_triggers = [
+            self._trigger_event(name, trigger, target)
+            for one in reversed(events)
+            for name, trigger in self._triggers("after", "statement", one, target.table, columns)
+        ]
         before = self.writes
-        own, after = self._row(event, target, step, columns)
+        if upsert is not None and not over:
+            own, after = self._upsert(upsert, target, columns, statement_triggers), list[Item]()
+        elif upsert is not None:
+            own, after = self._upsert_of_many(upsert, target, columns)
+        else:
+            own, after = self._row(event, target, step, columns)
         if over:
             self._loop_written(before, over)
             if own and after and step.order in ("rotated", "any"):
@@ -177,14 +199,46 @@ class Expansion(RowEffects):
                 raise SpecError(step.at("order"), message)
             own = [Loop(over, step.order, Block(tuple(own)), None, self._position)] if own else []
             after = [Rows(over, step.order, tuple(after))] if after else []
-        if len(steps) == 1 and own and isinstance(own[0], Lock) and own[0].table is not None:
+        first = own[0] if own else None
+        if len(steps) == 1 and isinstance(first, Lock) and first.reference is target.row and first.table is not None:
             # The row takes its table by itself, unless it is held in that mode already.
             steps = []
         steps += own
-        for one in reversed(events):
-            triggers = self._triggers("after", "statement", one, target.table, columns)
-            after += [self._trigger_event(name, trigger, target) for name, trigger in triggers]
-        return [*steps, *self._drain(after)]
+        return [*steps, *self._drain(after if upsert is not None and not over else [*after, *statement_triggers])]
+
+    def _upsert(
+        self, step: InsertStep, target: Target, columns: list[str] | None, statement_triggers: list[Event]
+    ) -> list[Step]:
+        """ON CONFLICT DO UPDATE of one row, to the end of the statement: the ways differ in what its queue has."""
+
+        def way(exists: bool) -> Block:
+            own, after = self._upserted(target, step, columns, exists=exists)
+            self._check_told(step, after)
+            return Block((*own, *self._drain([*after, *statement_triggers])))
+
+        first = self._before("insert", target, columns)
+        return [*first, *one_of(self.branches([partial(way, exists) for exists in _ways(step)]), self._position)]
+
+    def _upsert_of_many(
+        self, step: InsertStep, target: Target, columns: list[str] | None
+    ) -> tuple[list[Step], list[Item]]:
+        """ON CONFLICT DO UPDATE of one of many rows. The queue does not remember which way the row went: it may have the other's events."""
+        ways: list[tuple[Item, ...]] = []
+
+        def way(exists: bool) -> Block:
+            own, after = self._upserted(target, step, columns, exists=exists)
+            self._check_told(step, after)
+            ways.append(tuple(after))
+            return Block(tuple(own))
+
+        first = self._before("insert", target, columns)
+        own = one_of(self.branches([partial(way, exists) for exists in _ways(step)]), self._position)
+        after: list[Item] = [*ways[0]] if len(ways) == 1 else [Ways(tuple(ways))] if any(ways) else []
+        return [*first, *own], after
+
+    def _check_told(self, step: InsertStep, items: list[Item]) -> None:
+        if step.exists is None and waits_for_commit(items):
+            raise SpecError(step.at(), EXISTS)
 
     def _own_partitions(self, target: Target, step: RowStatement | SelectStep, scope: Scope, mode: str) -> list[Step]:
         if not target.table.partitioned:
@@ -266,3 +320,8 @@ class Expansion(RowEffects):
         modes = ("UPDATE", "NO KEY UPDATE", "SHARE", "KEY SHARE")
         if words.removesuffix(" NOWAIT").removesuffix(" SKIP LOCKED") not in modes:
             raise SpecError(step.at("for"), f"unknown lock {quote(step.lock)}; {suggestion(words, modes)}")
+
+
+def _ways(step: InsertStep) -> list[bool]:
+    """Whether the row of an upsert may be there: both, if the spec doesn't say."""
+    return [False, True] if step.exists is None else [step.exists]

@@ -6,7 +6,6 @@ and which give up before a deadlock could be reported.
 
 from __future__ import annotations
 
-import re
 from functools import partial
 
 from lockmodel.errors import SpecError, closest, quote, suggestion
@@ -14,6 +13,7 @@ from lockmodel.expansion import Expansion
 from lockmodel.lookup import Lookup, Scope
 from lockmodel.modes import Wait
 from lockmodel.program import Family, Lock, Reference
+from lockmodel.sql_text import table_modes
 from lockmodel.statements import STATEMENTS
 from lockmodel.steps import LockStep, RollbackToStep
 from lockmodel.timeouts import duration_ms
@@ -21,7 +21,6 @@ from lockmodel.triggers import ResolveBlock
 
 DEFAULT_TABLE_MODE = "ROW SHARE"
 """How SELECT … FOR UPDATE and its like take the table (manual, Table-Level Locks)."""
-_WRITING = re.compile(r"^\s*(?:insert|update|delete|merge)\b", re.IGNORECASE)
 
 
 class LockSteps:
@@ -53,7 +52,7 @@ class LockSteps:
                 message = f"a unit of {reference.family} is taken by the client, not by a statement; drop the sql"
                 raise SpecError(step.at("sql"), message)
         table = self.lookup.table_of(reference)
-        table_mode = self._table_mode(step, scope, reference, table)
+        *table_before, table_mode = self._table_modes(step, scope, reference, table)
         self.lookup.check_texts(step, scope)
         then, refused = self.expansion.branches(
             [
@@ -66,6 +65,7 @@ class LockSteps:
             reference, mode, wait, then, otherwise, table, table_mode, step.sql, step.label, step.at("mode"),
             self._is_kept(step, family), step.on_connection,
             limit if wait is Wait.TIMEOUT else timeout_ms, family.capacity is None,
+            table_before[0] if table_before else None,
         )  # fmt: skip
 
     def _check_word(self, step: LockStep) -> None:
@@ -109,18 +109,29 @@ class LockSteps:
             message = f"when {what}, Postgres takes nothing but a rollback; begin `else` with `rollback to: SAVEPOINT` or `rollback`"
             raise SpecError(step.at("else"), message)
 
-    def _table_mode(self, step: LockStep, scope: Scope, reference: Reference, table: Reference | None) -> str:
-        """The mode in which `table`, that of the row `reference`, is taken."""
+    def _table_modes(
+        self, step: LockStep, scope: Scope, reference: Reference, table: Reference | None
+    ) -> tuple[str, ...]:
+        """The modes in which `table`, that of the row `reference`, is taken, in order."""
         if step.table_mode is None:
             statement = step.sql or scope.sql
-            return "ROW EXCLUSIVE" if statement and _WRITING.match(statement) else DEFAULT_TABLE_MODE
+            return table_modes(statement, self._names(reference, table)) if statement else (DEFAULT_TABLE_MODE,)
         position = step.at("table mode")
         if table is None:
             raise SpecError(position, f"{reference.family} names no table that it lives in; drop this key")
         mode, wait = self.lookup.mode(step.table_mode, table, position)
         if wait is not Wait.BLOCK:
             raise SpecError(position, f"NOWAIT is about the row, the table is always waited for; write {mode}")
-        return mode
+        return (mode,)
+
+    def _names(self, reference: Reference, table: Reference | None) -> frozenset[str]:
+        """What SQL may call the table of `reference`: as the spec does, or as it is called in the database."""
+        families = [reference.family] if table is None else [reference.family, table.family]
+        told = [self.lookup.declared.spec.resources[family].stands_for for family in families]
+        relations = [
+            str(one.relation).rpartition(".")[2] for one in told if one is not None and one.relation is not None
+        ]
+        return frozenset((*families[1:], *relations))
 
     @staticmethod
     def _is_kept(step: LockStep, family: Family) -> bool:

@@ -213,7 +213,8 @@ class Machine(SilentSteps):
         label = f"{self.resources[request.resource].name} {request.mode}"
         if request.wait not in (Wait.BLOCK, Wait.TIMEOUT):
             label += f" {request.wait}"
-        if not step.kept and not (step.table is not None and config.part == 0):
+        takes_table = config.part < len(step.table_modes)
+        if not step.kept and not takes_table:
             label += ", not kept"
         if step.label is not None:
             label = f"{fill_template(step.label, dict(config.env))}: {label}"
@@ -222,14 +223,13 @@ class Machine(SilentSteps):
             fault = dict.fromkeys(range(len(self.valuations)), too_deep)
             yield Move(ActionKind.ACQUIRE, config, (request,), frozenset(), None, fault, label, step.position, step)
             return
-        takes_table = step.table is not None and config.part == 0
         granted = self._acquire(config, request) if takes_table or step.kept else config
         if config.statement is not None:
             granted = granted.having(statement=(config.statement[0], True))
         # A lock that is in no statement of several is a statement of its own, and ends with it.
         alone = {"momentary": ()} if config.statement is None else {}
         if takes_table:
-            following = granted.having(part=1)
+            following = granted.having(part=config.part + 1)
         else:
             following = granted.having(stack=(Frame(step.then, 0), *rest.stack), part=0, **alone)
         for target in self._advance(following):
@@ -333,9 +333,11 @@ class Machine(SilentSteps):
         return local, self._valuation_index[self._exact(after)]
 
     def _lock_request(self, step: Lock, config: Config) -> Request:
-        if step.table is not None and config.part == 0:
+        if step.table is not None and config.part < len(step.table_modes):
             wait = step.wait if step.wait is Wait.TIMEOUT else Wait.BLOCK
-            return Request(self._resolve(step.table, config), step.table_mode, wait, bool(step.timeout_ms))
+            return Request(
+                self._resolve(step.table, config), step.table_modes[config.part], wait, bool(step.timeout_ms)
+            )
         resource = self._resolve(step.reference, config)
         return Request(resource, step.mode, step.wait, bool(step.timeout_ms), step.kept)
 

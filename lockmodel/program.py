@@ -106,6 +106,15 @@ class Lock:
     """The lock_timeout in force; None: what its transaction says."""
     timed: bool = True
     """Whether a lock_timeout has a say; it has none about pools."""
+    table_before: str | None = None
+    """A mode in which the statement takes the table before `table_mode`."""
+
+    @property
+    def table_modes(self) -> tuple[str, ...]:
+        """The modes in which the row's table is taken, in order; none if the spec names no table."""
+        if self.table is None:
+            return ()
+        return (self.table_mode,) if self.table_before is None else (self.table_before, self.table_mode)
 
     @cached_property
     def names(self) -> Names:

@@ -46,15 +46,35 @@ class RowEffects(Triggers):
         steps: list[Step] = []
         if event == "insert":
             steps += self._before("insert", target, columns)
-            if isinstance(step, InsertStep) and step.on_conflict == "do update":
-                # The row is there: it is locked as an UPDATE locks it (`ExecOnConflictUpdate`, nodeModifyTable.c), and no key is new.
-                return self._written_row("update", target, step, columns, steps, None, "")
-            scope = self.relations.scope_of(target.table, target.bindings)
-            unique = enumerate(target.table.declared.unique)
-            steps += [self._lock(self._unique(target.table, text, scope, index), "INSERT") for index, text in unique]
+            steps += self._keys(target)
             self._note(target)
             return steps, self._events("insert", target, columns, again=False)
         return self._written_row(event, target, step, columns, steps, key, what)
+
+    def _keys(self, target: Target) -> list[Step]:
+        """The unique keys of a row that is inserted."""
+        scope = self.relations.scope_of(target.table, target.bindings)
+        unique = enumerate(target.table.declared.unique)
+        return [self._lock(self._unique(target.table, text, scope, index), "INSERT") for index, text in unique]
+
+    def _upserted(
+        self, target: Target, step: InsertStep, columns: Sequence[str] | None, *, exists: bool
+    ) -> tuple[list[Step], list[Item]]:
+        """What ON CONFLICT DO UPDATE does to one row once its BEFORE INSERT triggers have fired (`ExecInsert` in nodeModifyTable.c).
+
+        Either way it first waits for who has inserted or changed a row of that key (`check_exclusion_or_unique_constraint` in execIndexing.c), and
+        others that insert the key then wait for it: for the new index entry, or for the change of the row. So the keys are held in both.
+        """
+        keys = self._keys(target)
+        if exists:
+            # The row is locked as an UPDATE locks it (`ExecOnConflictUpdate`).
+            return self._written_row("update", target, step, columns, keys, None, "")
+        if not keys and target.row is not None:
+            # The row stands for its key: nobody else sees it, but the next INSERT of it waits.
+            keys = [self._lock(target.row, self._update_mode(target.table, columns), target.lock, ROW_EXCLUSIVE)]
+        self._note(target)
+        # `columns` are those of the UPDATE; the new row may have a value in each.
+        return keys, self._events("insert", target, None, again=False)
 
     def _written_row(
         self,
@@ -69,14 +89,15 @@ class RowEffects(Triggers):
         """A row that is there, and is updated or deleted."""
         again = event == "update" and self._again(target, step)
         if target.row is not None:
-            mode = (
-                "FOR UPDATE" if event == "delete" or self._changes_key(target.table, columns) else "FOR NO KEY UPDATE"
-            )
+            mode = "FOR UPDATE" if event == "delete" else self._update_mode(target.table, columns)
             steps.append(self._lock(target.row, mode, target.lock, ROW_EXCLUSIVE))
         steps += self._before(event, target, columns)
         if event == "update":
             self._note(target)
         return steps, self._events(event, target, columns, again=again, done_by=key, what=what)
+
+    def _update_mode(self, table: Table, columns: Sequence[str] | None) -> str:
+        return "FOR UPDATE" if self._changes_key(table, columns) else "FOR NO KEY UPDATE"
 
     @staticmethod
     def _changes_key(table: Table, columns: Sequence[str] | None) -> bool:

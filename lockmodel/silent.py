@@ -171,11 +171,13 @@ class SilentSteps:
         return [rest.having(stack=(*begin, frame, *end, *rest.stack)) for frame in frames]
 
     def _skip_held_table(self, here: Config) -> Config:
-        """Go on to the row itself where the worker holds its table in that mode already."""
+        """Go on to the row itself, or the table's next mode, where the worker holds its table in that mode already."""
         step = self._next_step(here)
-        if isinstance(step, Lock) and step.table is not None and here.part == 0:
-            if Hold(self._resolve(step.table, here), step.table_mode) in here.held:
-                return here.having(part=1)
+        if isinstance(step, Lock) and step.table is not None:
+            for mode in step.table_modes[here.part :]:
+                if Hold(self._resolve(step.table, here), mode) not in here.held:
+                    break
+                here = here.having(part=here.part + 1)
         return here
 
     def _resolve(self, reference: Reference, config: Config) -> int:

@@ -48,7 +48,13 @@ class InsertStep(RowStatement):
         None, description="Columns that get a value; a foreign key of another column is NULL. If left out, all get one."
     )
     on_conflict: Literal["do nothing", "do update"] | None = Field(
-        None, alias="on conflict", description="do update: the row is there, and is locked and updated."
+        None,
+        alias="on conflict",
+        description="do update: a row that is there is locked and updated, else a new one is inserted.",
+    )
+    exists: StrictBool | None = Field(
+        None,
+        description="For `do update`: whether the row is there, committed, when the statement comes to it; if left out, either.",
     )
 
 

@@ -9,8 +9,9 @@ from lockmodel.effects import lock, table_lock
 from lockmodel.errors import Position, SpecError, quote, suggestion
 from lockmodel.fields import as_list
 from lockmodel.lookup import Scope
-from lockmodel.program import Reference, Step
-from lockmodel.relations import Relations, Target
+from lockmodel.partitions import Move, Moved, Moves
+from lockmodel.program import Block, Either, Reference, Step
+from lockmodel.relations import Key, Relations, Table, Target
 from lockmodel.statements import AlterStep, AttachStep, CommandStep, DetachStep, TruncateStep
 from lockmodel.table_modes import (
     ACCESS_EXCLUSIVE,
@@ -30,8 +31,11 @@ from lockmodel.table_modes import (
 class TableStatements:
     """The statements on `relations`, for one that stands at `position`. Raises SpecError for one that has no meaning."""
 
-    def __init__(self, relations: Relations, position: Position) -> None:
+    def __init__(self, relations: Relations, moves: Moves, moved: Moved, position: Position) -> None:
         self.relations = relations
+        self.moves = moves
+        self.moved = moved
+        """What the transaction has attached and detached; `steps` goes on with it."""
         self._position = position
 
     def steps(
@@ -122,22 +126,44 @@ class TableStatements:
             yield from self._whole_table(target, COMMAND[command])
 
     def _drop(self, target: Target, position: Position) -> Iterator[Step]:
-        # RangeVarCallbackForDropRelation locks the parent of a partition first. Foreign keys go with their triggers on the
-        # other table (RemoveTriggerById), but those of a partition belong to its parent.
-        parent = self.relations.partitioned(target.lock) if target.lock is not None else None
-        if parent is not None:
-            around = self.relations.somewhere(parent, position)
-            yield from self._table(around, ACCESS_EXCLUSIVE)
-            yield from self._table(target, ACCESS_EXCLUSIVE)
-            yield from self._default(around, ACCESS_EXCLUSIVE)
-            return
-        yield from self._whole_table(target, Modes(ACCESS_EXCLUSIVE, partitions=True))
-        for other in self._referenced(target, position):
-            yield from self._table(other, ACCESS_EXCLUSIVE)
+        move = self.moved.of(target.lock)
+        if move is not None:
+            parents = [self.relations.tables[move.around] if move.attached else None]
+        else:
+            declared = self.relations.partitioned(target.lock) if target.lock is not None else None
+            parents = self.moves.parents(target.lock, declared)
+        yield from self._one_of(
+            [
+                self._drop_table(target, position) if one is None else self._drop_partition(target, one, position)
+                for one in parents
+            ]
+        )
+
+    def _drop_partition(self, target: Target, parent: Table, position: Position) -> list[Step]:
+        # RangeVarCallbackForDropRelation locks the parent first. The foreign keys of a partition belong to its parent.
+        around = self.relations.somewhere(parent, position)
+        own = [*self._table(around, ACCESS_EXCLUSIVE), *self._table(target, ACCESS_EXCLUSIVE)]
+        return [*own, *self._default(around, ACCESS_EXCLUSIVE)]
+
+    def _drop_table(self, target: Target, position: Position) -> list[Step]:
+        # Foreign keys go with their triggers on the other table (RemoveTriggerById).
+        steps = [*self._whole_table(target, Modes(ACCESS_EXCLUSIVE, partitions=True))]
+        for other in self._own_referenced(target, position):
+            steps += self._table(other, ACCESS_EXCLUSIVE)
         for key in self.relations.referring(target.table):
-            yield from self._table(
-                self.relations.somewhere(self.relations.tables[key.child], position), ACCESS_EXCLUSIVE
-            )
+            child = self.relations.tables[key.child]
+            # The last made is dropped first (performMultipleDeletions in catalog/dependency.c).
+            steps += [self._lock(one, ACCESS_EXCLUSIVE) for one in reversed([*self.relations.partitions(child)])]
+            steps += self._table(self.relations.somewhere(child, position), ACCESS_EXCLUSIVE)
+        return steps
+
+    def _own_referenced(self, target: Target, position: Position) -> list[Target]:
+        """What the foreign keys of `target` refer to: its declared ones, and those that DETACH leaves it."""
+        around = self.moves.detached_from(target.lock)
+        declared = self.relations.partitioned(target.lock) if target.lock is not None else None
+        sources = [target.table.name, *([declared.name] if declared is not None else []), *sorted(around)]
+        names = dict.fromkeys(key.parent for source in sources for key in self.relations.keys if key.child == source)
+        return [self.relations.somewhere(self.relations.tables[name], position) for name in names]
 
     def _attach(self, step: AttachStep, scope: Scope) -> Iterator[Step]:
         around = self.relations.whole(step.to, scope, step.at("to"))
@@ -145,15 +171,47 @@ class TableStatements:
         yield from self._table(around, SHARE_UPDATE_EXCLUSIVE)
         yield from self._default(around, ACCESS_EXCLUSIVE)
         yield from self._table(partition, ACCESS_EXCLUSIVE)
-        parents = self._referenced(around, step.at("to"))
-        for parent in parents:
-            yield from self._table(parent, SHARE_ROW_EXCLUSIVE)
-        # The partition's rows are then checked against each foreign key (RI_Initial_Check).
-        for parent in parents:
-            yield from self._table(partition, SHARE_ROW_EXCLUSIVE)
-            yield from self._table(parent, ROW_SHARE)
-            yield from self._table(partition, ACCESS_SHARE)
-            yield from self._table(parent, ACCESS_SHARE)
+        ways = [
+            self._attach_keys(around, partition, own, step.at("to")) for own in self._matching_keys(around, partition)
+        ]
+        yield from self._one_of(ways)
+        self._note(partition, around, scope, attached=True)
+
+    def _matching_keys(self, around: Target, partition: Target) -> list[list[Key]]:
+        """The foreign keys of `around` that `partition` may have already: one list, or several if that is not known."""
+        keys = [key for key in self.relations.keys if key.child == around.table.name]
+        own = [key for key in self.relations.keys if key.child == partition.table.name]
+        declared = [key for key in keys if any(_match(key, one) for one in own)]
+        move = self.moved.of(partition.lock)
+        if move is not None and not move.attached and move.around == around.table.name:
+            return [keys]
+        listed = partition.lock is not None and partition.lock.family in [
+            one.family for one in self.relations.partitions(around.table)
+        ]
+        said = partition.table.name in self.relations.spec.relations
+        unknown = around.table.name in self.moves.detached_from(partition.lock) or (listed and not said)
+        return [declared, keys] if unknown and len(declared) < len(keys) else [declared]
+
+    def _attach_keys(self, around: Target, partition: Target, own: list[Key], position: Position) -> list[Step]:
+        """Cloning the foreign keys of `around`, of which `partition` has `own` (CloneFkReferencing)."""
+        steps: list[Step] = []
+        new: dict[str, Target] = {}
+        for key in self.relations.keys:
+            if key.child == around.table.name:
+                parent = self.relations.somewhere(self.relations.tables[key.parent], position)
+                steps += self._table(parent, SHARE_ROW_EXCLUSIVE)
+                if key in own:
+                    # Its triggers go (tryAttachPartitionForeignKey, RemoveTriggerById).
+                    steps += self._table(parent, ACCESS_EXCLUSIVE)
+                else:
+                    new[key.parent] = parent
+        # The partition's rows are then checked against each new foreign key (RI_Initial_Check).
+        for parent in new.values():
+            steps += self._table(partition, SHARE_ROW_EXCLUSIVE)
+            steps += self._table(parent, ROW_SHARE)
+            steps += self._table(partition, ACCESS_SHARE)
+            steps += self._table(parent, ACCESS_SHARE)
+        return steps
 
     def _detach(self, step: DetachStep, scope: Scope) -> Iterator[Step]:
         around = self.relations.whole(step.source, scope, step.at("from"))
@@ -165,6 +223,19 @@ class TableStatements:
         for parent in self._referenced(around, step.at("from")):
             yield from self._table(parent, SHARE_ROW_EXCLUSIVE)
             yield from self._table(partition, ACCESS_SHARE)
+        self._note(partition, around, scope, attached=False)
+
+    def _note(self, partition: Target, around: Target, scope: Scope, *, attached: bool) -> None:
+        if partition.lock is not None:
+            # A local variable may have another value at the next mention.
+            fixed = not any(argument.names & scope.locals for argument in partition.lock.arguments)
+            self.moved = self.moved.after(Move(partition.lock, around.table.name, attached), fixed=fixed)
+
+    def _one_of(self, ways: list[list[Step]]) -> list[Step]:
+        """One of `ways`, it is not known which."""
+        if all(way == ways[0] for way in ways[1:]):
+            return ways[0]
+        return [Either(tuple(Block(tuple(way)) for way in ways), self._position)]
 
     def _whole_table(self, target: Target, modes: Modes, other: Target | None = None) -> Iterator[Step]:
         yield from self._table(target, modes.own)
@@ -192,3 +263,10 @@ class TableStatements:
 
     def _table(self, target: Target, mode: str) -> list[Step]:
         return table_lock(target, mode, self._position)
+
+
+def _match(key: Key, other: Key) -> bool:
+    """Whether ATTACH merges these foreign keys of a partitioned table and its partition."""
+    one, two = key.declared, other.declared
+    alike = (one.columns, one.on_delete, one.on_update, one.deferred)
+    return key.parent == other.parent and alike == (two.columns, two.on_delete, two.on_update, two.deferred)

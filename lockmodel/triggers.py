@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from lockmodel.document import Node
-from lockmodel.effects import NO_STEPS, Event, Item, Over, braces, lock, named, table_lock, told
+from lockmodel.effects import NO_STEPS, Event, Item, Over, Ways, braces, lock, named, one_of, table_lock, told
 from lockmodel.errors import Position, SpecError, quote, suggestion
 from lockmodel.lookup import Lookup, Scope
 from lockmodel.modes import Wait
@@ -21,7 +21,7 @@ from lockmodel.statements import RowStatement, SqlStep
 from lockmodel.steps import EitherStep, ForStep, IfStep, LockStep
 from lockmodel.steps import Step as SpecStep
 from lockmodel.table_modes import ROW_SHARE
-from lockmodel.writes import Writes
+from lockmodel.writes import Writes, after_branches
 
 ResolveBlock = Callable[[Iterable[SpecStep], Scope, Node, tuple[str | int, ...]], Block]
 MAX_FIRED = 5_000
@@ -30,6 +30,7 @@ AGAIN = (
     "whether the transaction has written this row before, so that its foreign keys are checked in any case, can't be told here; "
     "write `again: true` or `again: false`"
 )
+EXISTS = "whether the row is there decides what waits for the commit; write `exists: true` or `exists: false`"
 
 
 class Triggers:
@@ -124,6 +125,11 @@ class Triggers:
                     steps += now
                     added += more
                 continue
+            if isinstance(item, Ways):
+                now, more = self._fire_one_of(item, at_commit)
+                steps += now
+                added += more
+                continue
             before = self.writes
             now, more, later = self._fire(item.items, at_commit)
             self._loop_written(before, item.over)
@@ -135,6 +141,21 @@ class Triggers:
             added += [replace(item, items=tuple(more))] if more else []
             deferred += [replace(item, items=tuple(later))] if later else []
         return steps, added, deferred
+
+    def _fire_one_of(self, item: Ways, at_commit: bool) -> tuple[list[Step], list[Item]]:
+        """One of the ways of `item`."""
+        before = self.writes
+        blocks, added, ends = [], [], []
+        for way in item.ways:
+            self.writes = before
+            now, more, later = self._fire(way, at_commit)
+            if later:
+                raise SpecError(self._position, EXISTS)
+            blocks.append(Block(tuple(now)))
+            added.append(tuple(more))
+            ends.append(self.writes)
+        self.writes = after_branches(before, ends)
+        return one_of(blocks, self._position), [Ways(tuple(added))] if any(added) else []
 
     def _loop_written(self, before: Writes, over: Over) -> None:
         unclear, self.writes = self.writes.after_loop(before, [name for name, _ in over])

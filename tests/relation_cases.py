@@ -45,6 +45,9 @@ CREATE TABLE q2 PARTITION OF q DEFAULT;
 CREATE TABLE q3 (k int, x int);
 """
 OF_Q = "q: {table: q, partitions: [q1], default partition: q2}"
+KEY_OF_Q = "q: {table: q, partitions: [q1], default partition: q2, foreign keys: [{columns: [x], references: m}]}"
+DETACH_Q1 = "{detach partition: q1, from: q, sql: ALTER TABLE q DETACH PARTITION q1}"
+ATTACH_Q3 = "{attach partition: q3, to: q, sql: ALTER TABLE q ATTACH PARTITION q3 FOR VALUES IN (3)}"
 COUNT_D = "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN UPDATE d SET x = 1 WHERE p = 1 AND n = 1; RETURN NEW; END $$;"
 COUNT_D2 = "CREATE FUNCTION touch2() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN UPDATE d SET x = 1 WHERE p = 1 AND n = 2; RETURN NEW; END $$;"
 
@@ -161,6 +164,20 @@ CASES = [
         "- {insert: 'p[1]', on conflict: do update, columns: [id], sql: INSERT INTO p VALUES (1) ON CONFLICT (id) DO UPDATE SET id = 9}",
         "p_table ROW EXCLUSIVE, p[1] FOR UPDATE",
         relations="p: {row: p, key: [id]}",
+    ),
+    Case(
+        "upsert-new",
+        "- {insert: children, on conflict: do update, exists: false, sql: 'INSERT INTO c VALUES (1, 9) ON CONFLICT (p, n) DO UPDATE SET x = 1'}",
+        "c_table ROW EXCLUSIVE, p_table ROW SHARE, p[1] FOR KEY SHARE",
+        relations="children: {table: c_table, foreign keys: [{columns: [p], references: 'p[1]'}]}",
+        ddl=fk(),
+    ),
+    Case(
+        "upsert-there",
+        "- {insert: 'c[1, 1]', on conflict: do update, exists: true, sql: 'INSERT INTO c VALUES (1, 1) ON CONFLICT (p, n) DO UPDATE SET x = 1'}",
+        "c_table ROW EXCLUSIVE, c[1, 1] FOR NO KEY UPDATE",
+        relations=key(),
+        ddl=fk(),
     ),
     # Foreign keys, from the side that refers.
     Case(
@@ -360,7 +377,7 @@ CASES = [
     ),
     Case(
         "upsert-triggers",
-        "- {insert: 'c[1, 1]', on conflict: do update, sql: 'INSERT INTO c VALUES (1, 1) ON CONFLICT (p, n) DO UPDATE SET x = 1'}",
+        "- {insert: 'c[1, 1]', on conflict: do update, exists: true, sql: 'INSERT INTO c VALUES (1, 1) ON CONFLICT (p, n) DO UPDATE SET x = 1'}",
         "c_table ROW EXCLUSIVE, d_table ROW EXCLUSIVE, d[1, 1] FOR NO KEY UPDATE, c[1, 1] FOR NO KEY UPDATE, d[1, 2] FOR NO KEY UPDATE",
         """
         c:
@@ -573,6 +590,66 @@ CASES = [
         True,
     ),
     Case(
+        # The partition has a foreign key of its own then, and is no partition any more.
+        "detach-then-drop",
+        f"- {DETACH_Q1}\n- {{drop table: q1, sql: DROP TABLE q1}}",
+        "m ACCESS EXCLUSIVE",
+        KEY_OF_Q,
+        "ALTER TABLE q ADD FOREIGN KEY (x) REFERENCES m;",
+        True,
+    ),
+    Case(
+        "detach-then-attach",
+        f"- {DETACH_Q1}\n- {{attach partition: q1, to: q, sql: ALTER TABLE q ATTACH PARTITION q1 FOR VALUES IN (1)}}",
+        "q SHARE UPDATE EXCLUSIVE, m ACCESS EXCLUSIVE",
+        KEY_OF_Q,
+        "ALTER TABLE q ADD FOREIGN KEY (x) REFERENCES m;",
+        True,
+    ),
+    Case(
+        "detach-then-truncate",
+        f"- {DETACH_Q1}\n- {{truncate: q1, sql: TRUNCATE q1}}",
+        "q1 SHARE",
+        KEY_OF_Q,
+        "ALTER TABLE q ADD FOREIGN KEY (x) REFERENCES m;",
+        True,
+        ordered=False,
+    ),
+    Case(
+        "attach-then-drop",
+        f"- {ATTACH_Q3}\n- {{drop table: q3, sql: DROP TABLE q3}}",
+        "q ACCESS EXCLUSIVE",
+        KEY_OF_Q,
+        "ALTER TABLE q ADD FOREIGN KEY (x) REFERENCES m;",
+        True,
+    ),
+    Case(
+        "attach-own-key",
+        f"- {ATTACH_Q3}",
+        "q SHARE UPDATE EXCLUSIVE, q2 ACCESS EXCLUSIVE, q3 ACCESS EXCLUSIVE, m SHARE ROW EXCLUSIVE, m ACCESS EXCLUSIVE",
+        KEY_OF_Q + "\nq3: {table: q3, foreign keys: [{columns: [x], references: m}]}",
+        "ALTER TABLE q ADD FOREIGN KEY (x) REFERENCES m; ALTER TABLE q3 ADD FOREIGN KEY (x) REFERENCES m;",
+        True,
+    ),
+    Case(
+        "attach-key-that-differs",
+        f"- {ATTACH_Q3}",
+        "q SHARE UPDATE EXCLUSIVE, q2 ACCESS EXCLUSIVE, q3 ACCESS EXCLUSIVE, m SHARE ROW EXCLUSIVE, "
+        "q3 SHARE ROW EXCLUSIVE, m ROW SHARE, q3 ACCESS SHARE, m ACCESS SHARE",
+        KEY_OF_Q + "\nq3: {table: q3, foreign keys: [{columns: [x], references: m, on delete: cascade}]}",
+        "ALTER TABLE q ADD FOREIGN KEY (x) REFERENCES m; ALTER TABLE q3 ADD FOREIGN KEY (x) REFERENCES m ON DELETE CASCADE;",
+        True,
+    ),
+    Case(
+        "drop-referenced-by-partitions",
+        "- {drop table: m, sql: DROP TABLE m CASCADE}",
+        "m ACCESS EXCLUSIVE, q2 ACCESS EXCLUSIVE, q1 ACCESS EXCLUSIVE, q ACCESS EXCLUSIVE",
+        KEY_OF_Q,
+        "ALTER TABLE q ADD FOREIGN KEY (x) REFERENCES m;",
+        True,
+        ordered=False,
+    ),
+    Case(
         "create-partition",
         "- {create partition of: q, sql: CREATE TABLE q4 PARTITION OF q FOR VALUES IN (4)}",
         "q ACCESS EXCLUSIVE, q2 ACCESS EXCLUSIVE, m SHARE ROW EXCLUSIVE, m ACCESS SHARE",
@@ -738,6 +815,13 @@ CASES += [
                 "DROP CONSTRAINT k",
                 "c_table ACCESS EXCLUSIVE, p_table ACCESS EXCLUSIVE",
                 "ALTER TABLE c ADD CONSTRAINT k FOREIGN KEY (p) REFERENCES p;",
+            ),
+            (
+                "drop-column-with-key",
+                "drop column",
+                "DROP COLUMN x",
+                "c_table ACCESS EXCLUSIVE, p_table ACCESS EXCLUSIVE",
+                "ALTER TABLE c ADD FOREIGN KEY (x) REFERENCES p;",
             ),
         )
     ),

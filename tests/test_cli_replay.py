@@ -127,7 +127,7 @@ def test_what_a_user_gets_wrong_is_one_line_and_exit_code_2(words: list[str], sa
     assert said in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("times", [1, 3])
 def test_a_signal_ends_the_replay_and_nothing_is_left(
     number: signal.Signals, times: int, dsn: str, tmp_path: Path
@@ -136,6 +136,7 @@ def test_a_signal_ends_the_replay_and_nothing_is_left(
     process = subprocess.Popen(
         [*LOCKMODEL, "replay", spec(tmp_path, SLOW), "--dsn", dsn],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # `nohup pytest` would have it ignored.
     )  # fmt: skip
     until(lambda: sleeping(dsn) == 1)
     for _ in range(times):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psycopg
 import pytest
 from leftovers import remains
 
@@ -15,8 +16,10 @@ from lockmodel.compiler import Compilation
 from lockmodel.errors import LockmodelError, ReplayError, SpecError, UsageError
 from lockmodel.parser import parse
 from lockmodel.replay.code import CodeReplay, replay_code
-from lockmodel.replay.comparison import Observed, Relation, Run, Taken, compare
+from lockmodel.replay.comparison import ROW_MODES, Comparison, Observed, Relation, Run, Taken, compare
 from lockmodel.replay.conformance import Conformance, conform
+from lockmodel.replay.plain_conformance import conform_plain
+from lockmodel.replay.replayer import run_to_the_end
 from lockmodel.report.conform import proposal
 from lockmodel.resolver import resolve
 
@@ -413,3 +416,219 @@ def test_a_lock_must_say_which_rows_change_it_stands_for(old: str, new: str, sai
     with pytest.raises(SpecError, match=said) as caught:
         conformed(CROSSED.replace(old, new), "host=/nowhere")
     assert "\n" not in str(caught.value)
+
+
+# Specs whose steps are SQL
+
+
+JOBS = """
+name: jobs
+sets: {job: 2}
+resources:
+  job: {kind: row, per: [job], table: jobs, stands for: {relation: jobs, row: {id: "{job}"}}}
+  jobs: {kind: table, stands for: {relation: jobs}}
+transactions:
+  t:
+    steps:
+STEPS
+schema: |
+  CREATE TABLE jobs (id int PRIMARY KEY, state int DEFAULT 0, parent int REFERENCES jobs);
+  INSERT INTO jobs SELECT generate_series(0, 99);
+"""
+LOCKS = {mode: f"SELECT FROM jobs WHERE id = 0 {mode}" for mode in ROW_MODES}
+"""For each row mode, a statement that takes it."""
+
+
+def jobs(*steps: str) -> str:
+    """A spec with these steps: `mode: sql` on job 0, or whole ones."""
+    lines = [f"job[0]: {step}" if step.startswith("FOR ") else step for step in steps]
+    return JOBS.replace("STEPS", "\n".join(f"      - {line}".replace("; sql", "\n        sql") for line in lines))
+
+
+def sql_conformed(text: str, dsn: str) -> tuple[Conformance, ...]:
+    found, _ = run_to_the_end(lambda: conform_plain(parse(text), dsn))
+    assert remains(dsn) == []
+    return found
+
+
+def rows(comparison: Comparison) -> list[str]:
+    """What is told of the row, each line."""
+    lines = [line for line in comparison.lines if "FOR" in str(line.planned or line.observed)]
+    return [f"{line.planned or line.observed}: {line.relation} {line.statement or ''}".strip() for line in lines]
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("savepoint", [False, True])
+@pytest.mark.parametrize("second", ROW_MODES)
+@pytest.mark.parametrize("first", ROW_MODES)
+def test_of_a_row_only_a_stronger_mode_is_seen_anew(first: str, second: str, savepoint: bool, dsn: str) -> None:
+    """Whatever a transaction locks a row in, and then again, also from within a savepoint, agrees with what is seen."""
+    between = ["savepoint: inner"] if savepoint else []
+    found = sql_conformed(jobs(f"{first}; sql: {LOCKS[first]}", *between, f"{second}; sql: {LOCKS[second]}"), dsn)
+    assert [one.conforms for one in found] == [True]
+    held = [f"job[0] {first}: equal 1"]
+    if first != second:
+        stronger = ROW_MODES.index(second) > ROW_MODES.index(first)
+        held.append(f"job[0] {second}: equal 2" if stronger else f"job[0] {second}: held already")
+    assert rows(found[0].comparisons[0]) == held
+
+
+@pytest.mark.postgres
+def test_an_update_of_a_locked_row_by_a_savepoint_is_no_new_lock(dsn: str) -> None:
+    """pgrowlocks shows it in its own, weaker mode, beside the one of the transaction around it."""
+    update = "FOR NO KEY UPDATE; sql: UPDATE jobs SET state = 1 WHERE id = 0"
+    (found,) = sql_conformed(jobs(f"FOR UPDATE; sql: {LOCKS['FOR UPDATE']}", "savepoint: inner", update), dsn)
+    assert found.conforms
+
+
+@pytest.mark.postgres
+def test_what_a_savepoint_gave_back_is_seen_when_taken_again(dsn: str) -> None:
+    """First it was covered by the stronger lock, which has gone."""
+    share = f"FOR SHARE; sql: {LOCKS['FOR SHARE']}"
+    steps = ["savepoint: a", f"FOR UPDATE; sql: {LOCKS['FOR UPDATE']}", share, "rollback to: a", share]
+    (found,) = sql_conformed(jobs(*steps), dsn)
+    assert found.conforms and rows(found.comparisons[0]) == ["job[0] FOR UPDATE: equal 1", "job[0] FOR SHARE: equal 3"]
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    ("first", "second", "told"),
+    [
+        # The SELECT is too strong in the spec, the row is not locked by it at all, and the second is stronger really.
+        ("FOR UPDATE; sql: SELECT FROM jobs WHERE id = 0 FOR NO KEY UPDATE",
+         "FOR NO KEY UPDATE; sql: UPDATE jobs SET state = 1 WHERE id = 0",
+         ["job[0] FOR UPDATE: other mode 1", "job[0] FOR NO KEY UPDATE: other order"]),
+        ("FOR UPDATE; sql: SELECT FROM jobs WHERE id = 0",
+         "FOR NO KEY UPDATE; sql: UPDATE jobs SET state = 1 WHERE id = 7",
+         ["job[0] FOR UPDATE: not seen in reality", "job[0] FOR NO KEY UPDATE: not seen in reality"]),
+        ("FOR NO KEY UPDATE; sql: SELECT FROM jobs WHERE id = 0 FOR NO KEY UPDATE",
+         "FOR SHARE; sql: DELETE FROM jobs WHERE id = 0",
+         ["job[0] FOR NO KEY UPDATE: equal 1", "job[0] FOR SHARE: held already",
+          "job[0] FOR UPDATE: missing in the model 2"]),
+        ("FOR KEY SHARE; sql: SELECT FROM jobs WHERE id = 0 FOR UPDATE",
+         "FOR UPDATE; sql: SELECT FROM jobs WHERE id = 0 FOR UPDATE",
+         ["job[0] FOR KEY SHARE: not seen in reality", "job[0] FOR UPDATE: equal 1"]),
+    ],
+)  # fmt: skip
+def test_drift_of_a_row_that_is_locked_twice_is_found(first: str, second: str, told: list[str], dsn: str) -> None:
+    """What is covered in the spec only is no excuse."""
+    (found,) = sql_conformed(jobs(first, second), dsn)
+    assert not found.conforms and rows(found.comparisons[0]) == told
+
+
+@pytest.mark.postgres
+def test_the_steps_proposed_keep_what_could_not_be_seen(dsn: str) -> None:
+    """Another step differs; the UPDATE of the locked row is right."""
+    update = "FOR NO KEY UPDATE; sql: UPDATE jobs SET state = 1 WHERE id = 0"
+    found = sql_conformed(
+        jobs(f"FOR UPDATE; sql: {LOCKS['FOR UPDATE']}", update, "job[1]: FOR SHARE; sql: SELECT 1 FROM jobs"), dsn
+    )
+    steps = proposal(found)
+    assert "- job[0]: FOR UPDATE\n" in steps and "- job[0]: FOR NO KEY UPDATE\n" in steps and "job[1]" not in steps
+
+
+@pytest.mark.postgres
+def test_by_is_the_statements_own_number(dsn: str) -> None:
+    """Statements that take nothing new are counted; savepoints are not."""
+    lock = "job[{}]: FOR UPDATE; sql: SELECT FROM jobs WHERE id = {} FOR UPDATE"
+    steps = [lock.format(0, 0), "savepoint: a", lock.format(0, 0), lock.format(1, 1)]
+    (found,) = sql_conformed(jobs(*steps), dsn)
+    assert rows(found.comparisons[0]) == ["job[0] FOR UPDATE: equal 1", "job[1] FOR UPDATE: equal 3"]
+
+
+ANY_ORDER = """update: job[j]
+        rows: {j: job}
+        order: any
+        sql: UPDATE jobs SET state = 1 WHERE id < 6"""
+
+
+@pytest.mark.postgres
+def test_one_statement_is_run_once_whatever_the_order_of_its_rows(dsn: str) -> None:
+    """Six rows have 720 orders."""
+    (found,) = sql_conformed(jobs(ANY_ORDER).replace("job: 2", "job: 6"), dsn)
+    assert found.conforms and len(found.comparisons[0].lines) == 7
+    assert found.ways is not None and found.ways.all
+
+
+@pytest.mark.postgres
+def test_a_branch_is_not_left_out_for_the_orders_of_another(dsn: str) -> None:
+    """Its statement locks what the spec does not say; or it sends another statement for the same lock."""
+    branch = """either:
+          - - job[0]: FOR UPDATE
+              sql: SELECT FROM jobs WHERE id = 0 FOR UPDATE
+          - - job[0]: FOR UPDATE
+              sql: SELECT FROM jobs WHERE id = 1 FOR UPDATE"""
+    for more in ([], [ANY_ORDER]):
+        found = sql_conformed(jobs(branch, *more).replace("job: 2", "job: 6"), dsn)
+        assert [one.conforms for one in found] == [True, False]
+
+
+@pytest.mark.postgres
+def test_ways_with_the_same_statements_are_compared_with_what_comes_of_them(dsn: str) -> None:
+    """Which job the one statement finds is Postgres's choice; the spec leaves it open."""
+    text = jobs("job[j]: FOR UPDATE SKIP LOCKED; sql: SELECT FROM jobs WHERE id < 2 LIMIT 1 FOR UPDATE SKIP LOCKED")
+    text = text.replace("  t:\n", "  t:\n    choose: {j: job}\n")
+    (found,) = sql_conformed(text, dsn)
+    assert found.conforms and found.arguments == {}
+
+
+@pytest.mark.postgres
+def test_ways_that_were_not_run_are_no_success(dsn: str, tmp_path: Path) -> None:
+    """70 statements are too many: said so, with an exit code of its own; unless what was run differs already."""
+    text = jobs("job[j]: FOR UPDATE; sql: SELECT FROM jobs WHERE id = {j} FOR UPDATE").replace("job: 2", "job: 70")
+    path = tmp_path / "many.yaml"
+    for condition, word, code in (("", "UNDECIDED", 3), (" AND id > 0", "DRIFT", 1)):
+        path.write_text(
+            text.replace("  t:\n", "  t:\n    choose: {j: job}\n").replace("{j} FOR", f"{{j}}{condition} FOR")
+        )
+        words = [sys.executable, "-m", "lockmodel", "conform", str(path), "--dsn", dsn]
+        printed = subprocess.run(words, capture_output=True, text=True, timeout=120)
+        assert (printed.returncode, printed.stderr) == (code, "")
+        assert word in printed.stdout and "64 of 70 ways of 't' were run." in printed.stdout
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("command", ["conform", "replay"])
+def test_an_administrator_who_ends_the_monitor_is_one_line(command: str, dsn: str) -> None:
+    """While the code has a transaction open: it ends, and neither schema nor session is left."""
+    spec = HERE.parent / "specs/queue/all-stripes.yaml"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lockmodel", command, str(spec), "--dsn", dsn],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    ended = 0
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        while process.poll() is None and not ended:
+            ended = connection.execute(
+                "SELECT count(pg_terminate_backend(m.pid)) FROM pg_stat_activity m WHERE m.application_name = 'lockmodel monitor'"
+                " AND EXISTS (SELECT FROM pg_stat_activity w WHERE w.application_name LIKE 'lockmodel worker%' AND w.xact_start IS NOT NULL)"
+            ).fetchone()[0]
+    _, errors = process.communicate(timeout=60)
+    assert ended == 1
+    assert process.returncode == 2 and len(errors.splitlines()) == 1, errors
+    assert remains(dsn) == []
+
+
+TWICE = """
+name: twice
+resources:
+  job: {kind: row, table: jobs, stands for: {relation: jobs, row: {id: "1"}}}
+  jobs: {kind: table, stands for: {relation: jobs}}
+transactions:
+  rescue:
+    steps:
+      - {job: FOR UPDATE, sql: 'SELECT *, pg_sleep(0.5) FROM jobs WHERE id = 1 FOR UPDATE'}
+      - {job: FOR NO KEY UPDATE, sql: UPDATE jobs SET state = 'retryable' WHERE id = 1}
+schema: CREATE TABLE jobs (id int PRIMARY KEY, state text); INSERT INTO jobs VALUES (1, 'x')
+"""
+
+
+@pytest.mark.postgres
+def test_the_limits_of_a_role_and_of_the_environment_are_not_ours(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A statement_timeout would end the removal of the schema; in another encoding, text would be bytes."""
+    with monkeypatch.context() as environment:
+        environment.setenv("PGOPTIONS", "-c statement_timeout=200 -c idle_in_transaction_session_timeout=200")
+        environment.setenv("PGCLIENTENCODING", "SQL_ASCII")
+        ((found,), _) = run_to_the_end(lambda: conform_plain(parse(TWICE), dsn))
+    assert found.conforms
+    assert remains(dsn) == []

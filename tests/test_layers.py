@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parent.parent / "lockmodel"
 LAYERS = [
     ("vocabulary", {"errors", "modes"}),
     ("language", {"expressions", "templates", "document", "fields", "statements", "steps", "expectations", "spec", "json_schema", "scenario", "faults", "parser", "overrides"}),
-    ("system", {"system", "program", "declarations", "lookup", "relations", "table_modes", "writes", "effects", "triggers", "row_effects", "table_statements", "expansion", "lock_steps", "claims", "resolver", "timeouts", "config", "silent", "machine", "compiler", "semantics", "lock_manager", "trace", "properties"}),
+    ("system", {"system", "program", "declarations", "lookup", "relations", "table_modes", "writes", "effects", "triggers", "row_effects", "partitions", "table_statements", "expansion", "sql_text", "lock_steps", "claims", "resolver", "timeouts", "config", "silent", "machine", "compiler", "semantics", "lock_manager", "trace", "properties"}),
     ("engines", {"exploration", "budget", "digraph", "reference", "places", "row_table", "row_watch", "rows", "retrace", "packed", "engines", "prover"}),
     ("results", {"simulation", "explanation", "deadlocks", "verdict", "lift", "checker", "stepping", "ahead", "graphs"}),
     ("outward", {"report", "export", "replay", "queue"}),

@@ -82,6 +82,33 @@ def test_a_fixed_number_of_workers_need_no_long_search() -> None:
     assert few.lifted is None and len(few.explorations) == 1
 
 
+ELEMENTS = """
+name: walk
+sets: {s: 9}
+resources: {lane: {kind: row, per: [s]}}
+transactions:
+  walk: {steps: [{for: {i: s}, order: any, do: [{"lane[i]": FOR UPDATE}]}]}
+workers: 2
+"""
+
+
+def test_smaller_sets_do_not_hide_another_violation() -> None:
+    """A formula about an element that smaller sets lack is violated before any deadlock."""
+    result = check(parse(f"{ELEMENTS}never: {{last: 'any(count(w.holds(lane[i])) > 0 and i > 6 for i in s)'}}\n"))
+    assert (result.verdict.violated, result.lifted) == ("last", None)
+    assert check(parse(f"{ELEMENTS}expect: {{deadlock: {{states: 5}}}}\n")).unmet is None
+
+
+def test_all_deadlocks_of_what_could_be_compiled_are_looked_for() -> None:
+    """And of what is too large to compile, the one that was found is told."""
+    few = check(parse(ELEMENTS), every=True)
+    assert few.lifted is None and few.deadlocks is not None and few.deadlocks.groups
+    large = check(parse(ELEMENTS.replace("s: 9", "s: 40")), every=True)
+    assert large.lifted is not None and large.deadlocks is not None and large.deadlocks.incomplete
+    (group,) = large.deadlocks.groups
+    assert (group.transactions, group.families, group.trace) == (("walk", "walk"), ("lane",), large.trace)
+
+
 def test_what_the_smaller_trace_does_not_tell_is_done_as_it_comes() -> None:
     """All forty rows have to be locked before the deadlock on the gate can come about."""
     result = check(parse(GATE.format(size=40)))

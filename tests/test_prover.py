@@ -311,6 +311,50 @@ def test_a_circle_of_more_workers_than_there_are_is_searched(monkeypatch: pytest
     assert (divided.verdict.outcome, len(divided.explorations)) == (Outcome.HOLDS, 1)
 
 
+def test_a_local_variable_does_not_see_the_others() -> None:
+    """`z: m` is the element m, though a local variable is called so, too: no order of the locks."""
+    text = (
+        "name: t\nsets: {s: [m, n]}\nresources: {r: {kind: row, per: [s]}}\ntransactions:\n"
+        "  x:\n    choose: {c: s}\n    let: {m: c, z: m}\n    steps: [{'r[c]': FOR UPDATE}, {'r[z]': FOR UPDATE}]\n"
+        "  y: {steps: [{'r[m]': FOR UPDATE}, {'r[n]': FOR UPDATE}]}\n"
+    )
+    for workers in ("any", "2"):
+        result = check(parse(f"{text}workers: {workers}\n"))
+        assert (result.verdict.outcome, result.certificate) == (Outcome.VIOLATED, None)
+
+
+THREE_AND_TWO = """
+name: t
+sets: {n: 12}
+resources: {a: {kind: row}, b: {kind: row}, c: {kind: row}, d: {kind: row}, e: {kind: row}, pad: {kind: row, per: [n]}}
+transactions:
+  ab: {steps: [{a: FOR UPDATE}, {b: FOR UPDATE}]}
+  bc: {steps: [{b: FOR UPDATE}, {c: FOR UPDATE}]}
+  ca: {steps: [{c: FOR UPDATE}, {a: FOR UPDATE}]}
+  de: {steps: [{for: {i: n}, do: [{"pad[i]": FOR SHARE}]}, {d: FOR UPDATE}, {e: FOR UPDATE}]}
+  ed: {steps: [{e: FOR UPDATE}, {d: FOR UPDATE}]}
+"""
+
+
+@pytest.mark.parametrize("workers", ["3", "6"])
+def test_the_deadlock_that_is_expected_is_searched_for(workers: str) -> None:
+    """A circle of two needs no search, but a longer trace than the circle of three."""
+    shape = "{deadlock: {between: [ab, bc, ca], states: 7}}"
+    result = check(parse(f"{THREE_AND_TWO}expect: {shape}\nworkers: {workers}\n"))
+    assert result.unmet is None and result.explorations
+    other = check(parse(f"{THREE_AND_TWO}expect: {{deadlock: {{between: [de, ed]}}}}\nworkers: 6\n"))
+    assert other.unmet is None and not other.explorations
+
+
+def test_with_all_any_kind_may_be_the_expected_one() -> None:
+    """The shortest is another; the report says how to compare with all."""
+    spec_ = parse(f"{THREE_AND_TWO}expect: {{deadlock: {{between: [ab, bc, ca]}}}}\nworkers: any\n")
+    assert "--all" in (check(spec_).unmet or "")
+    assert check(spec_, every=True).unmet is None
+    wrong = parse(f"{THREE_AND_TWO}expect: {{deadlock: {{between: [ab, ca]}}}}\nworkers: any\n")
+    assert check(wrong, every=True).unmet is not None
+
+
 def test_an_endless_search_is_not_begun_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three workers would be too many here: UNDECIDED at once, unless there is a limit that ends the search."""
     monkeypatch.setattr(checker, "ENDLESS_STATES", 40)

@@ -306,13 +306,15 @@ def test_what_is_deferred_in_a_loop_comes_in_its_order_at_the_commit() -> None:
     assert locks(relations, steps % ", rollback") == ["t ROW EXCLUSIVE", f"d {NO_KEY}"]
 
 
-def test_a_unique_key_is_taken_by_an_insert_and_not_by_an_upsert_of_a_row_that_is_there() -> None:
+def test_a_unique_key_is_taken_by_every_insert_and_the_row_by_an_upsert_of_one_that_is_there() -> None:
     """Kind key, which nobody sees in Postgres's tables."""
     relations = "{ps: {row: p, unique: ['k[a]']}}"
     resources = "  k: {kind: key, per: [a]}\n"
     assert locks(relations, "[{insert: 'p[1]'}]", resources) == ["k[1] INSERT"]
     assert locks(relations, "[{insert: 'p[1]', on conflict: do nothing}]", resources) == ["k[1] INSERT"]
-    assert locks(relations, "[{insert: 'p[1]', on conflict: do update}]", resources) == [f"p[1] {NO_KEY}"]
+    upsert = "[{insert: 'p[1]', on conflict: do update, exists: %s}]"
+    assert locks(relations, upsert % "true", resources) == ["k[1] INSERT", f"p[1] {NO_KEY}"]
+    assert locks(relations, upsert % "false", resources) == ["k[1] INSERT"]
 
 
 def test_a_foreign_key_is_part_of_a_proof_for_sets_of_any_size() -> None:

@@ -27,7 +27,8 @@ def conform(
 ) -> int:
     """Run each transaction of a spec alone, its SQL or the code that it stands for, and compare their locks.
 
-    Exit code 1 if they differ. The spec says what its resources are in the database (`stands for`) and where the code is (`replay`, `call`).
+    Exit code 1 if they differ, 3 if not all ways of a transaction were run. The spec says what its resources are in the
+    database (`stands for`) and where the code is (`replay`, `call`).
     """
     with importing():
         import lockmodel.report.conform
@@ -51,7 +52,9 @@ def conform(
         drift = any(not one.conforms for one in result)
         if drift and propose:
             write(sys.stdout, "\n" + page.fit(lockmodel.report.conform.proposal(result)))
-        return ExitCode.UNEXPECTED if drift else ExitCode.EXPECTED
+        if drift:
+            return ExitCode.UNEXPECTED
+        return ExitCode.UNDECIDED if lockmodel.report.conform.incomplete(result) else ExitCode.EXPECTED
 
     try:
         with server(default_dsn() if dsn is None else dsn) as address:

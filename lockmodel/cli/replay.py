@@ -297,6 +297,7 @@ class _Job:
 
     def _compared(self, one: Replayed, result: CheckResult) -> Replayed:
         """`one`, with what the spec expects of the check."""
+        from lockmodel.report.replay import unmet_line
         from lockmodel.report.words import expectation
 
         one = _with_trace(one, result.spec, result.overrides, result.system, result.trace)
@@ -304,7 +305,7 @@ class _Job:
         if unexpected is None:
             return one
         code = worst([one.exit_code, ExitCode.UNEXPECTED])
-        text = one.text + self.page.fit(f"  {unexpected}\n")
+        text = one.text + unmet_line(unexpected, self.page)
         return replace(one, unmet=result.unmet, exit_code=code, text=text)
 
     def _code(self, result: CheckResult, address: str) -> Replayed:

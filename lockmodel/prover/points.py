@@ -123,9 +123,11 @@ class _Walk:
         """What may be left of session locks at the end, by family."""
         self._places: dict[tuple[int, str], int] = {}
         self._in_statement = False
-        env: dict[str, Term] = {name: Choice(name, of) for name, of in transaction.choose}
+        chosen: dict[str, Term] = {name: Choice(name, of) for name, of in transaction.choose}
+        env = dict(chosen)
         for name, expression in transaction.let:
-            env[name] = env.get(expression.tree.id, SOME) if isinstance(expression.tree, ast.Name) else SOME
+            # A `let` does not see the others: what one of them is called may be an element here.
+            env[name] = chosen.get(expression.tree.id, SOME) if isinstance(expression.tree, ast.Name) else SOME
             if env[name] == SOME:
                 env[name] = Choice(name, None)
         here = Holding(ambient, NO_LOCKS, ambient, env, {})
@@ -176,13 +178,15 @@ class _Walk:
     # Locks
 
     def _take(self, step: Lock, here: Holding, rounds: tuple[object, ...]) -> Holding | None:
-        if step.table is not None:
-            table = self._lock(step.table, step.table_mode, here)
+        parts = len(step.table_modes)
+        for part, mode in enumerate(step.table_modes):
+            assert step.table is not None
+            table = self._lock(step.table, mode, here)
             gives_up = step.wait is Wait.TIMEOUT
-            here = self._acquire(here, table) if gives_up else self._request(step, 0, table, here, rounds)
+            here = self._acquire(here, table) if gives_up else self._request(step, part, table, here, rounds)
         wanted = self._lock(step.reference, step.mode, here)
         if step.wait is Wait.BLOCK:
-            here = self._request(step, 1, wanted, here, rounds, kept=step.kept)
+            here = self._request(step, parts, wanted, here, rounds, kept=step.kept)
             return self._block(step.then, self._alone(here), rounds)
         taken = self._acquire(here, wanted) if step.kept else here
         granted = self._block(step.then, self._alone(taken), rounds)

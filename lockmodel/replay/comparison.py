@@ -3,11 +3,14 @@
 A transaction of the spec can run in several ways (parameters, branches, orders). What a real one was seen to lock conforms if one of
 these ways takes the same locks in the same order, where the locks of one statement have no order among themselves. If none
 does, the way that has most in common is shown, with what differs.
+
+Of a row that one transaction locks in several modes Postgres shows the strongest. So a row lock is left out on both sides where the row is held
+at least as strongly.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from enum import StrEnum
@@ -15,10 +18,12 @@ from enum import StrEnum
 from lockmodel.compiler import Compilation
 from lockmodel.expressions import Value
 from lockmodel.machine import Config
-from lockmodel.modes import SHARED
-from lockmodel.system import ActionKind, Edge, Hold, System
+from lockmodel.modes import KINDS, SHARED
+from lockmodel.system import ActionKind, Edge, Hold, Request, System
 
 MAX_RUNS = 20_000
+ROW_MODES = KINDS["row"].modes
+"""Weakest first."""
 
 
 @dataclass(frozen=True, order=True)
@@ -32,20 +37,44 @@ class Taken:
         return f"{self.resource} {self.mode}"
 
 
+def of_one_row(lock: Taken, other: Taken) -> bool:
+    """Whether both are locks of one row."""
+    return lock.resource == other.resource and lock.mode in ROW_MODES and other.mode in ROW_MODES
+
+
+def covers(other: Taken, lock: Taken) -> bool:
+    """Whether `lock`, of a row, leaves nothing to be seen where `other` is held: a stronger one of that row, or the same."""
+    return of_one_row(lock, other) and ROW_MODES.index(other.mode) >= ROW_MODES.index(lock.mode)
+
+
+def strongest(held: Iterable[Taken]) -> frozenset[Taken]:
+    """`held`, of each row only the strongest mode: a savepoint's own transaction is shown apart from the one around it."""
+    locks = frozenset(held)
+    return frozenset(lock for lock in locks if not any(covers(other, lock) for other in locks if other != lock))
+
+
 @dataclass(frozen=True)
 class Run:
-    """One way for a transaction to run alone: `label` names its parameters, `taken` the locks in order, each once."""
+    """One way for a transaction to run alone: `label` names its parameters, `taken` the locks in order, each once.
+
+    `covered` are those of `taken` that leave nothing to be seen, since their row is held at least as strongly when their statement ends.
+    """
 
     label: str
     taken: tuple[Taken, ...]
+    covered: frozenset[Taken] = frozenset()
 
 
 @dataclass(frozen=True)
 class Observed:
-    """One statement of a real transaction, and the locks that it held more after it than before."""
+    """One statement of a real transaction, and the locks that it held more after it than before.
+
+    `number`: which statement of its transaction it is, from 1; None: they are counted as they come.
+    """
 
     statement: str
     taken: frozenset[Taken]
+    number: int | None = None
 
 
 class Relation(StrEnum):
@@ -54,6 +83,13 @@ class Relation(StrEnum):
     UNSEEN = "not seen in reality"
     OTHER_MODE = "other mode"
     OTHER_ORDER = "other order"
+    COVERED = "held already"
+    """Planned only, and not to be seen: the row is held at least as strongly."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether plan and reality don't differ there."""
+        return self in (Relation.EQUAL, Relation.COVERED)
 
 
 @dataclass(frozen=True)
@@ -76,7 +112,76 @@ class Comparison:
 
     @property
     def conforms(self) -> bool:
-        return self.run is not None and all(line.relation is Relation.EQUAL for line in self.lines)
+        return self.run is not None and all(line.relation.agrees for line in self.lines)
+
+
+@dataclass(frozen=True)
+class Path:
+    """What a transaction has taken on its way: each lock once and in order; `covered` as in `Run`."""
+
+    taken: tuple[Taken, ...] = ()
+    covered: frozenset[Taken] = frozenset()
+    statements: tuple[tuple[int, frozenset[Taken]], ...] = ()
+    """For each statement with locks the location that it began at, and what it took anew. What one statement takes has no order in itself."""
+
+    def started(self, system: System, requests: Sequence[Request]) -> Path:
+        """With what the transaction takes as it starts."""
+        return self._with(((lock, ()) for lock in _seen(system, requests)), self.statements)
+
+    def after(self, compilation: Compilation, source: int, edge: Edge) -> Path:
+        """With what `edge`, which leads on from the location `source`, takes; without what is given back as its statement ends.
+
+        What is taken for the statement alone can't be seen when it has ended.
+        """
+        if edge.action is not ActionKind.ACQUIRE:
+            return self
+        system = compilation.system
+        before, after = system.locations[source].held, system.locations[edge.target].held
+        running = compilation.config(source).statement
+        statements = self.statements
+        if running is None or not running[1] or not statements:
+            statements = (*statements, (source, frozenset()))
+        held = [_taken(system, hold) for hold in before]
+        longer = self._with(((lock, held) for lock in _seen(system, edge.requests)), statements)
+        wanted = {Hold(request.resource, request.mode) for request in edge.requests}
+        gone = {_taken(system, hold) for hold in wanted.union(before) - set(after)}
+        if not gone:
+            return longer
+        kept = tuple(lock for lock in longer.taken if lock not in gone)
+        return Path(kept, longer.covered - gone, longer.statements)
+
+    def _with(
+        self, requests: Iterable[tuple[Taken, Sequence[Taken]]], statements: tuple[tuple[int, frozenset[Taken]], ...]
+    ) -> Path:
+        """With each of `requests`, a lock and what was held before it; they belong to the last of `statements`."""
+        taken, covered = list(self.taken), set(self.covered)
+        begun, fresh = statements[-1] if statements else (-1, frozenset[Taken]())
+        for lock, held in requests:
+            if any(covers(other, lock) for other in held if other != lock):
+                if lock not in taken:
+                    taken.append(lock)
+                    covered.add(lock)
+                continue
+            if lock in covered and lock not in fresh:
+                # A savepoint gave back what it was covered by, so it is seen only now.
+                taken.remove(lock)
+                covered.remove(lock)
+            if lock not in taken:
+                taken.append(lock)
+                covered |= {other for other in fresh if covers(lock, other)}
+                fresh |= {lock}
+        return Path(tuple(taken), frozenset(covered), (*statements[:-1], (begun, fresh)) if statements else ())
+
+
+def _taken(system: System, hold: Hold) -> Taken:
+    return Taken(system.resources[hold.resource].name, hold.mode)
+
+
+def _seen(system: System, requests: Iterable[Request]) -> Iterator[Taken]:
+    """What is taken by `requests`. Who waits for another's change of a row takes no lock by that, so there is nothing to be seen."""
+    for request in requests:
+        if system.resources[request.resource].kind.name != "lock" or request.mode != SHARED:
+            yield _taken(system, Hold(request.resource, request.mode))
 
 
 def runs(compilation: Compilation, transaction: str, values: Mapping[str, Value]) -> Iterator[Run]:
@@ -85,61 +190,44 @@ def runs(compilation: Compilation, transaction: str, values: Mapping[str, Value]
     No request is refused then. At most MAX_RUNS.
     """
     system, machine = compilation.system, compilation.machine
-    found: set[tuple[Taken, ...]] = set()
+    found: set[tuple[tuple[Taken, ...], frozenset[Taken]]] = set()
     pending = []
     for move in machine.moves(Config()):
         started = move.target.transaction
         env = dict(move.target.env)
         if started is not None and started.name == transaction and all(env.get(n) == v for n, v in values.items()):
-            taken = add((), system, [(request.resource, request.mode) for request in move.requests])
-            pending.append((compilation.locate(move.target), move.label, taken))
+            path = Path().started(system, move.requests)
+            pending.append((compilation.locate(move.target), move.label, path))
     while pending and len(found) < MAX_RUNS:
-        index, label, taken = pending.pop()
+        index, label, path = pending.pop()
         for edge in system.locations[index].edges:
             if edge.action in (ActionKind.COMMIT, ActionKind.ROLLBACK):
-                if taken not in found:
-                    found.add(taken)
-                    yield Run(label, taken)
+                if (path.taken, path.covered) not in found:
+                    found.add((path.taken, path.covered))
+                    yield Run(label, path.taken, path.covered)
             elif edge.action is not ActionKind.REFUSE:
-                pending.append((edge.target, label, after(taken, system, index, edge)))
-
-
-def after(taken: tuple[Taken, ...], system: System, source: int, edge: Edge) -> tuple[Taken, ...]:
-    """`taken`, and what `edge`, which leads on from the location `source`, takes; without what is given back as its statement ends.
-
-    What is taken for the statement alone can't be seen when it has ended.
-    """
-    if edge.action is not ActionKind.ACQUIRE:
-        return taken
-    wanted = {Hold(request.resource, request.mode) for request in edge.requests}
-    lost = wanted.union(system.locations[source].held) - set(system.locations[edge.target].held)
-    gone = {Taken(system.resources[hold.resource].name, hold.mode) for hold in lost}
-    kept = [(request.resource, request.mode) for request in edge.requests]
-    return tuple(one for one in add(taken, system, kept) if one not in gone)
-
-
-def add(taken: tuple[Taken, ...], system: System, locks: Sequence[tuple[int, str]]) -> tuple[Taken, ...]:
-    """`taken` and `locks` (the resource's number, the mode), each lock once and in order."""
-    new = (
-        Taken(system.resources[resource].name, mode)
-        for resource, mode in locks
-        # Who waits for another's change of a row takes no lock by that, so there is nothing to be seen.
-        if not (system.resources[resource].kind.name == "lock" and mode == SHARED)
-    )
-    return tuple(dict.fromkeys((*taken, *new)))
+                pending.append((edge.target, label, path.after(compilation, index, edge)))
 
 
 def compare(possible: Sequence[Run], statements: Sequence[Observed]) -> Comparison:
     """The way of `possible` that `statements` follow, or else the closest one, with the differences."""
     statements = tuple(statements)
-    following = next((run for run in possible if follows(run.taken, statements)), None)
-    if following is not None:
-        return Comparison(following, statements, tuple(_equal(following, statements)))
+    visible = [visible_of(run, statements) for run in possible]
+    for run, taken in zip(possible, visible, strict=True):
+        if follows(taken, statements):
+            return Comparison(run, statements, tuple(_woven(run, taken, _equal(taken, statements))))
     if not possible:
         return Comparison(None, statements, tuple(_differences((), statements)))
     observed = [lock for statement in statements for lock in sorted(statement.taken)]
-    closest = max(possible, key=lambda run: _common(run.taken, observed))
-    return Comparison(closest, statements, tuple(_differences(closest.taken, statements)))
+    run, taken = max(zip(possible, visible, strict=True), key=lambda one: _common(one[1], observed))
+    return Comparison(run, statements, tuple(_woven(run, taken, _differences(taken, statements))))
+
+
+def visible_of(run: Run, statements: Sequence[Observed]) -> tuple[Taken, ...]:
+    """What `run` takes without what is covered, by what was really seen too."""
+    seen = frozenset[Taken]().union(*(statement.taken for statement in statements))
+    hidden = {lock for lock in run.covered - seen if any(covers(other, lock) for other in seen)}
+    return tuple(lock for lock in run.taken if lock not in hidden)
 
 
 def follows(taken: tuple[Taken, ...], statements: Sequence[Observed]) -> bool:
@@ -157,10 +245,31 @@ def _common(taken: tuple[Taken, ...], observed: Sequence[Taken]) -> tuple[float,
     return SequenceMatcher(None, list(taken), list(observed), autojunk=False).ratio(), -len(taken)
 
 
-def _equal(run: Run, statements: Sequence[Observed]) -> Iterator[Line]:
+def _woven(run: Run, visible: tuple[Taken, ...], lines: Iterable[Line]) -> Iterator[Line]:
+    """`lines`, and what `run` has besides `visible`, each behind what it takes before."""
+    behind: dict[Taken | None, list[Taken]] = {}
+    last: Taken | None = None
+    for lock in run.taken:
+        if lock in visible:
+            last = lock
+        else:
+            behind.setdefault(last, []).append(lock)
+    yield from (Line(Relation.COVERED, lock, None) for lock in behind.get(None, ()))
+    for line in lines:
+        yield line
+        if line.planned is not None:
+            yield from (Line(Relation.COVERED, lock, None) for lock in behind.get(line.planned, ()))
+
+
+def _numbered(statements: Sequence[Observed]) -> Iterator[tuple[int, Observed]]:
+    for count, statement in enumerate(statements, start=1):
+        yield count if statement.number is None else statement.number, statement
+
+
+def _equal(taken: tuple[Taken, ...], statements: Sequence[Observed]) -> Iterator[Line]:
     at = 0
-    for number, statement in enumerate(statements, start=1):
-        for lock in run.taken[at : at + len(statement.taken)]:
+    for number, statement in _numbered(statements):
+        for lock in taken[at : at + len(statement.taken)]:
             yield Line(Relation.EQUAL, lock, lock, number)
         at += len(statement.taken)
 
@@ -170,7 +279,7 @@ def _differences(taken: tuple[Taken, ...], statements: Sequence[Observed]) -> It
     place = {lock: index for index, lock in enumerate(taken)}
     observed = [
         (lock, number)
-        for number, statement in enumerate(statements, start=1)
+        for number, statement in _numbered(statements)
         for lock in sorted(statement.taken, key=lambda lock: (place.get(lock, len(place)), lock))
     ]
     seen = {lock for lock, _ in observed}

@@ -7,6 +7,7 @@ statement took. When all locks are gone the transaction is over, and it is compa
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from typing import Any
 
 import psycopg
 from psycopg import AsyncConnection
+from psycopg.pq import TransactionStatus
 
 from lockmodel.compiler import Compilation
 from lockmodel.errors import ReplayError, SpecError, UsageError, one_line
-from lockmodel.replay.comparison import Comparison, Observed, Taken, compare, runs
+from lockmodel.replay.comparison import Comparison, Observed, Taken, compare, runs, strongest
 from lockmodel.replay.observe import Observer
 from lockmodel.replay.pausing import Blocked, CodeWorker, Ended, Paused
 from lockmodel.replay.sandbox import Sandbox, connect
@@ -30,6 +32,25 @@ MAX_CALLS = 64
 """Calls of one transaction with different arguments."""
 
 Value = int | str | bool
+_CONTROL = re.compile(r"\s*(BEGIN|START\s+TRANSACTION|COMMIT|END|ROLLBACK|SAVEPOINT|RELEASE)\b|\s*$", re.IGNORECASE)
+
+
+def is_control(sql: str) -> bool:
+    """Whether `sql` begins or ends a transaction or a savepoint (or is nothing), and so is not counted as one of its statements."""
+    return _CONTROL.match(sql) is not None
+
+
+@dataclass(frozen=True)
+class Ways:
+    """How many ways of a transaction there are, and were run. `more`: there may be more still."""
+
+    run: int
+    found: int
+    more: bool = False
+
+    @property
+    def all(self) -> bool:
+        return self.run == self.found and not self.more
 
 
 @dataclass(frozen=True)
@@ -39,6 +60,8 @@ class Conformance:
     transaction: str
     arguments: Mapping[str, Value]
     comparisons: tuple[Comparison, ...]
+    ways: Ways | None = None
+    """Of the whole transaction, where its SQL is run; None: each call was made."""
 
     @property
     def conforms(self) -> bool:
@@ -103,16 +126,20 @@ async def _observe(
     finished: list[list[Observed]] = []
     current: list[Observed] = []
     before: frozenset[Taken] = frozenset()
+    number = 0
     standing = await worker.settle(scene.observer.blocking_pids)
     while isinstance(standing, Paused):
         statement = standing.statement
+        number += not is_control(statement)
         standing = await worker.step(scene.observer.blocking_pids)
         held = await scene.held(worker, bindings)
-        if held - before:
-            current.append(Observed(statement, held - before))
+        if fresh := strongest(held) - before:
+            current.append(Observed(statement, fresh, max(number, 1)))
         if not held and current:
             finished.append(current)
             current = []
+        if not held and worker.connection.info.transaction_status is TransactionStatus.IDLE:
+            number = 0
         before = held
     if isinstance(standing, Blocked):
         blocker = f"process {standing.blockers[0]}"
@@ -173,13 +200,13 @@ async def stage(spec: Spec, dsn: str) -> AsyncIterator[Stage]:
     except psycopg.OperationalError as error:
         raise ReplayError(f"the server went away ({one_line(str(error), 160)})") from None
     finally:
-        if not monitor.closed:
-            for worker in scene.workers if scene else ():
-                await monitor.execute("SELECT pg_terminate_backend(%s)", (worker.pid,))
+        workers = scene.workers if scene else []
+
+        async def close() -> None:
+            for worker in workers:
                 await worker.close()
-            await sandbox.wait_until_gone([worker.pid for worker in scene.workers] if scene else [])
-            await sandbox.drop()
-        await monitor.close()
+
+        await sandbox.leave(dsn, [worker.pid for worker in workers], close)
 
 
 async def _set_up_target(scene: Stage) -> None:

@@ -6,7 +6,6 @@ Here everything is made ready before a script runs, and removed after it, howeve
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -19,7 +18,7 @@ from lockmodel.replay.observe import Observer, SeenLock
 from lockmodel.replay.performance import Performance
 from lockmodel.replay.performer import Performer
 from lockmodel.replay.pools import Pools
-from lockmodel.replay.sandbox import Sandbox, connect
+from lockmodel.replay.sandbox import Sandbox, connect, without_limits
 from lockmodel.replay.script import Script
 from lockmodel.replay.session import Connection, Session, deadlock_timeout
 from lockmodel.replay.sides import Observation
@@ -111,7 +110,7 @@ class Driver:
 
     def _gone(self, error: psycopg.Error) -> str:
         left = (
-            f"; if its data survived, the next replay removes schema {self._sandbox.schema}"
+            f"; if schema {self._sandbox.schema} is still there, the next replay removes it"
             if self._sandbox.schema
             else ""
         )
@@ -146,17 +145,14 @@ class Driver:
                 await connection.execute("SELECT set_config(%s, %s, false)", (setting, value))
             except errors.InsufficientPrivilege:
                 self._chooses_victim = False
-        for setting in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"):
-            await connection.execute("SELECT set_config(%s, '0', false)", (setting,))
+        await without_limits(connection)
 
     async def _clean(self, sessions: Sequence[Session], pools: Pools) -> None:
         """End every worker's backend, wait until it is gone, and drop the schema."""
         pids = [pid for session in sessions for pid in session.pids]
         try:
-            if self._monitor.closed:
-                # An interruption at a bad moment costs us the connection, but not the server.
-                with contextlib.suppress(ReplayError):
-                    self._monitor = self._sandbox.monitor = await connect(self.dsn, "lockmodel monitor")
+            await self._sandbox.regain(self.dsn)
+            self._monitor = self._sandbox.monitor
             for session in sessions:
                 await session.leave_pool()
             for pid in pids:

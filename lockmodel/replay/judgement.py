@@ -35,7 +35,7 @@ def judge(session: Session, command: Command | None, name: str) -> None:
     assert session.running is not None
     refused, rows = False, -1
     try:
-        rows, value = session.running.result()
+        rows, value, _ = session.running.result()
         refused = command is not None and command.conditional and (rows == 0 or value is False)
     except (errors.LockNotAvailable, PoolEmpty):
         refused = True
@@ -54,6 +54,12 @@ def judge(session: Session, command: Command | None, name: str) -> None:
         raise Otherwise(f"{what}, where the model says that it {command.outcome}{no_row(command, rows)}")
     if command is None and refused:
         raise Otherwise("is refused (55P03), where the model says that it goes on")
+
+
+def found_no_row(session: Session, command: Command) -> bool:
+    """Whether the finished `command`, which would lock rows, surely has locked none."""
+    assert session.running is not None
+    return command.locks_rows and session.running.exception() is None and session.running.result().empty
 
 
 def _check_transaction(session: Session) -> None:

@@ -171,7 +171,7 @@ class Observer:
         found = set()
         try:
             locked = await self._rows(query, (pid, pid))
-        except errors.UndefinedFunction:
+        except (errors.UndefinedFunction, errors.InvalidSchemaName):
             raise ReplayError(
                 "pgrowlocks went away: another replay on this database had made it, and is over; "
                 "run one at a time, or create the extension for good"

@@ -16,6 +16,8 @@ class Done:
     command: Command
     seconds: float
     waits_for: tuple[int, ...] = ()
+    no_row: bool = False
+    """Whether it found none of the rows that it would have locked."""
 
 
 @dataclass(frozen=True)

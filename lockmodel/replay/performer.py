@@ -15,7 +15,7 @@ from psycopg import errors
 
 from lockmodel.errors import one_line
 from lockmodel.replay.deadlock import Deadlock, read_report
-from lockmodel.replay.judgement import Otherwise, failure, judge, no_row
+from lockmodel.replay.judgement import Otherwise, failure, found_no_row, judge, no_row
 from lockmodel.replay.patience import STEP_SECONDS
 from lockmodel.replay.performance import Done, Performance, Standstill
 from lockmodel.replay.pools import Pools
@@ -73,16 +73,21 @@ class Performer:
         session = self.sessions[command.worker]
         session.send(command)
         waits_for: tuple[int, ...] = ()
-        deadlock = None
+        deadlock, missed = None, False
         if command.outcome is Outcome.WAITS:
             deadlock, waits_for = await self._until_waiting(command, started, closes)
         else:
             await self._until_complete(session, command, started)
+            missed = found_no_row(session, command)
+            if missed and not self.script.rows_may_go:
+                raise Otherwise(
+                    f"is granted, but has none of the row locks that the model says it takes{no_row(command, 0)}"
+                )
             for worker in command.resumes:
                 await self._goes_on(self.sessions[worker], started)
             for worker, blockers in command.then_waits:
                 await self._waits_again(self.sessions[worker], blockers, started)
-        self.done.append(Done(command, time.monotonic() - started, waits_for))
+        self.done.append(Done(command, time.monotonic() - started, waits_for, missed))
         return deadlock
 
     async def _until_complete(self, session: Session, command: Command | None, started: float) -> None:
@@ -170,10 +175,28 @@ class Performer:
             if closes and (deadlock := self._already_reported()) is not None:
                 return deadlock, command.blockers
             wanted = self._workers(command.blockers)
-            rows, _ = session.running.result()
-            raise Otherwise(f"is granted, where the model says that it waits for {wanted}{no_row(command, rows)}")
+            hint = self._without_row(command) or no_row(command, session.running.result().rows)
+            raise Otherwise(f"is granted, where the model says that it waits for {wanted}{hint}")
         judge(session, command, self.script.workers[session.worker])
         raise Otherwise("ended without waiting")
+
+    def _without_row(self, command: Command) -> str:
+        """A hint for a statement that did not wait: whoever should have been in its way had found no row to lock."""
+        for number in range(len(self.done), 0, -1):
+            one = self.done[number - 1]
+            if one.no_row and one.command.worker in command.blockers and self._same_transaction(number):
+                name = self.script.workers[one.command.worker]
+                return f"; statement {number}, with which {name} would have locked rows, had found none: they were deleted or changed before"
+        return ""
+
+    def _same_transaction(self, number: int) -> bool:
+        """Whether the worker of statement `number` is still in the transaction that it was in."""
+        mine = [
+            done.command
+            for done in self.done[number - 1 :]
+            if done.command.worker == self.done[number - 1].command.worker
+        ]
+        return mine[0].in_block and not any(one.sql in ("COMMIT", "ROLLBACK") for one in mine)
 
     def _waits_in_pool(self, session: Session) -> bool:
         """Whether `session` is seen to wait for a connection: all who ask that pool for one are in its queue."""

@@ -55,7 +55,12 @@ class Pools:
                 max_size=size,
                 open=False,
                 name=f"lockmodel {name}",
-                kwargs={"autocommit": True, "application_name": f"lockmodel {name}", "connect_timeout": 10},
+                kwargs={
+                    "autocommit": True,
+                    "application_name": f"lockmodel {name}",
+                    "connect_timeout": 10,
+                    "client_encoding": "UTF8",
+                },
                 configure=self._made,
                 timeout=WAIT_SECONDS,
                 max_lifetime=WAIT_SECONDS,

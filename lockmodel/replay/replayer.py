@@ -97,6 +97,11 @@ class SchedulesReplay:
         return sum(done.command.outcome is Outcome.WAITS for run in self.runs for done in run.performance.done)
 
     @property
+    def without_row(self) -> int:
+        """How many statements would have locked rows, and found none."""
+        return sum(done.no_row for run in self.runs for done in run.performance.done)
+
+    @property
     def deadlocks(self) -> int:
         """How many schedules ended in a 40P01, or in a deadlock that goes through a pool."""
         return sum(run.performance.deadlocked for run in self.runs)
@@ -224,9 +229,9 @@ def _on_server(dsn: str | None, run: Callable[[Driver], Coroutine[object, object
 
 
 def run_to_the_end(main: Callable[[], Coroutine[object, object, Result]]) -> Result:
-    """Run `main`; SIGINT and SIGTERM cancel it once, and then it is given the time to clean up, however often they come.
+    """Run `main`; SIGINT, SIGTERM and SIGHUP (a closed terminal) cancel it once, and then it is given the time to clean up, however often they come.
 
-    Raises KeyboardInterrupt after SIGINT, SystemExit(143) after SIGTERM; further ones are ignored from then on.
+    Raises KeyboardInterrupt after SIGINT, SystemExit(128 + the signal) after the others; further ones are ignored from then on.
     """
     received: list[int] = []
     cancel: list[Callable[[], object]] = []
@@ -247,13 +252,17 @@ def run_to_the_end(main: Callable[[], Coroutine[object, object, Result]]) -> Res
     # Only the main thread may handle signals; elsewhere they are somebody else's concern.
     mine = threading.current_thread() is threading.main_thread()
     # What whoever started us ignores (`nohup`, a shell's background job) stays ignored.
-    heard = [one for one in (signal.SIGINT, signal.SIGTERM) if mine and signal.getsignal(one) is not signal.SIG_IGN]
+    heard = [
+        one
+        for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if mine and signal.getsignal(one) is not signal.SIG_IGN
+    ]
     before = {number: signal.signal(number, interrupt) for number in heard}
     try:
         return asyncio.run(cancellable())
     except asyncio.CancelledError:
-        if received[:1] == [signal.SIGTERM]:
-            raise SystemExit(128 + signal.SIGTERM) from None
+        if received and received[0] != signal.SIGINT:
+            raise SystemExit(128 + received[0]) from None
         raise KeyboardInterrupt from None
     finally:
         for number, handler in before.items():

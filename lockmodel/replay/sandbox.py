@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar, overload
 
 import psycopg
@@ -36,7 +36,7 @@ async def connect(dsn: str, name: str) -> AsyncConnection[tuple[object, ...]]: .
 async def connect(dsn: str, name: str, kind: type[Connection]) -> Connection: ...
 async def connect(dsn: str, name: str, kind: type[AsyncConnection[Any]] = AsyncConnection) -> AsyncConnection[Any]:
     """A connection in autocommit mode, of the class `kind`. Raises ReplayError if there is none to be had."""
-    connecting = asyncio.create_task(kind.connect(dsn, autocommit=True, application_name=name, connect_timeout=10))
+    connecting = asyncio.create_task(_connected(dsn, name, kind))
     try:
         return await asyncio.shield(connecting)
     except asyncio.CancelledError:
@@ -46,6 +46,21 @@ async def connect(dsn: str, name: str, kind: type[AsyncConnection[Any]] = AsyncC
         raise
     except psycopg.Error as error:
         raise ReplayError(f"can't connect to Postgres: {one_line(str(error))}") from None
+
+
+async def _connected(dsn: str, name: str, kind: type[AsyncConnection[Any]]) -> AsyncConnection[Any]:
+    # Whatever the database and the environment say, text is text (SQL_ASCII would give bytes).
+    connection = await kind.connect(
+        dsn, autocommit=True, application_name=name, connect_timeout=10, client_encoding="UTF8"
+    )
+    await without_limits(connection)
+    return connection
+
+
+async def without_limits(connection: AsyncConnection[Any]) -> None:
+    """Take away what a role's or a database's own settings would end: a wait that is looked at, or the removal of the schema."""
+    for setting in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"):
+        await connection.execute("SELECT set_config(%s, '0', false)", (setting,))
 
 
 class Sandbox:
@@ -86,6 +101,35 @@ class Sandbox:
             if await cursor.fetchone() is None:
                 return
             await asyncio.sleep(POLL_SECONDS)
+
+    async def regain(self, dsn: str) -> None:
+        """Have a monitor that answers, if there is one to be had: an interruption or an administrator may have ended its connection."""
+        with contextlib.suppress(psycopg.Error):
+            if not self.monitor.closed:
+                await self.monitor.execute("SELECT 1")
+                return
+        with contextlib.suppress(ReplayError):
+            self.monitor = await connect(dsn, "lockmodel monitor")
+
+    async def leave(self, dsn: str, pids: Sequence[int], close: Callable[[], Awaitable[object]]) -> None:
+        """End the backends `pids`, `close` our side of them, and drop the schema, if need be on a new connection.
+
+        `close` is called whatever happens. Raises ReplayError if a server that is there does not let the schema be removed.
+        """
+        await self.regain(dsn)
+        try:
+            try:
+                for pid in pids:
+                    await self.monitor.execute("SELECT pg_terminate_backend(%s)", (pid,))
+            finally:
+                await close()
+            await self.wait_until_gone(pids)
+            await self.drop()
+        except psycopg.Error as error:
+            if not self.monitor.closed:
+                raise ReplayError(f"schema {self.schema} could not be removed: {one_line(str(error))}") from None
+        finally:
+            await self.monitor.close()
 
     async def drop(self) -> None:
         """Remove the schema and all in it. Waits for nobody: all workers must be gone."""

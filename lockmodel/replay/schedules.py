@@ -91,7 +91,7 @@ class _Walk:
             if not any(self._turn(worker) for worker in workers) or self._close_cycle():
                 break
         pools = tuple(self.statements.pools.items())
-        return Script(self.semantics.crew.names, tuple(self.commands), self.cycle, pools=pools)
+        return Script(self.semantics.crew.names, tuple(self.commands), self.cycle, pools=pools, rows_may_go=True)
 
     def _close_cycle(self) -> bool:
         """If the model is in a deadlock, send the requests of the cycle that have not been sent yet."""

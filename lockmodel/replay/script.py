@@ -67,6 +67,8 @@ class Command:
     """Whether it belongs to a transaction block; if not, it is a transaction of its own."""
     timeout_ms: float | None = None
     """For TIMES_OUT, the lock_timeout."""
+    locks_rows: bool = False
+    """Whether it takes row locks that nobody is in the way of, and can't have taken any if it reports 0 rows."""
     behind: tuple[int, ...] = ()
     """For WAITS, workers that wait for the same lock since earlier: Postgres may say that it waits for them."""
 
@@ -98,6 +100,8 @@ class Script:
     seed: int | None = None
     pools: tuple[tuple[str, int], ...] = ()
     """The pools that connections are taken from, with their sizes."""
+    rows_may_go: bool = False
+    """Whether rows may be missing that earlier transactions of the schedule have deleted or changed; else it is a difference."""
     queued: tuple[int, ...] = ()
     """The workers of a stall, the one that waits for a lock first: all of them must be seen to wait on and on."""
 
@@ -368,6 +372,8 @@ def _statement(steps: Sequence[ConcreteStep], statements: Statements) -> Iterato
     conditional = any(isinstance(step.move.step, Lock) and not step.move.step.wait.queues for step in steps)
     first, last = steps[0], steps[-1]
     command = replace(request_command(first, statements, text, outcome), conditional=conditional)
+    if outcome is Outcome.COMPLETES and not conditional:
+        command = replace(command, locks_rows=statements.must_find_row(command.sql, granted))
     timeout_ms = _timeout_ms(refused)
     if timeout_ms is not None:
         # Only where it must run out: elsewhere it would hurry the replay. Several statements in one text would be a block of their own.
@@ -389,7 +395,7 @@ def _timeout_ms(refused: Iterable[ConcreteStep]) -> float | None:
 
 def _takes_table(step: ConcreteStep) -> bool:
     lock = step.move.step
-    return isinstance(lock, Lock) and lock.table is not None and step.before.part == 0
+    return isinstance(lock, Lock) and step.before.part < len(lock.table_modes)
 
 
 def _other(step: ConcreteStep, statements: Statements) -> Iterator[Command]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import NamedTuple
 
 from psycopg import AsyncConnection, errors
 
@@ -12,6 +13,17 @@ from lockmodel.replay.pools import Pools
 from lockmodel.replay.script import Command, Script
 
 Connection = AsyncConnection[tuple[object, ...]]
+
+
+class Answer(NamedTuple):
+    """What a statement came back with: the number of rows and the first value (None if there is none) of the last one in its text.
+
+    `empty`: whether none of them had a row.
+    """
+
+    rows: int = -1
+    value: object = None
+    empty: bool = False
 
 
 def deadlock_timeout(script: Script, worker: int | None) -> str:
@@ -41,13 +53,13 @@ class Session:
         """The one that runs the statement."""
         # Asked for now, since a connection that is broken doesn't tell any more.
         self._pids = {own: own.info.backend_pid}
-        self.running: asyncio.Task[tuple[int, object]] | None = None
+        self.running: asyncio.Task[Answer] | None = None
         self.sent: Command | None = None
         """What was sent last."""
         self.waited = False
         """Whether that was seen waiting."""
 
-    def send(self, command: Command) -> asyncio.Task[tuple[int, object]]:
+    def send(self, command: Command) -> asyncio.Task[Answer]:
         """Begin with `command`; the task is done when it is."""
         self.sent, self.waited = command, False
         self.running = asyncio.create_task(self._perform(command))
@@ -70,7 +82,7 @@ class Session:
             return None
         return self.sent.pooled.take
 
-    async def _perform(self, command: Command) -> tuple[int, object]:
+    async def _perform(self, command: Command) -> Answer:
         """Run the command on the connection that it is for."""
         pooled = command.pooled
         if pooled is None:
@@ -88,9 +100,9 @@ class Session:
             _, self.connection = self.units[-1 if pooled.number is None else pooled.number - 1]
         if command.timeout_ms is not None and not command.in_block:
             return await self._execute_within(command.timeout_ms, command.sql)
-        return await self._execute(command.sql) if command.sql else (-1, None)
+        return await self._execute(command.sql) if command.sql else Answer()
 
-    async def _execute_within(self, timeout_ms: float, statement: str) -> tuple[int, object]:
+    async def _execute_within(self, timeout_ms: float, statement: str) -> Answer:
         """As `_execute`, with a lock_timeout; on its own, for a statement that can't run inside a transaction block."""
         await self._execute(f"SET lock_timeout = '{timeout_ms:g}ms'")
         try:
@@ -99,7 +111,7 @@ class Session:
             if not self.connection.broken:
                 await self._execute("SET lock_timeout = 0")
 
-    async def _give_back(self, end: str) -> tuple[int, object]:
+    async def _give_back(self, end: str) -> Answer:
         while self.units:
             pool, self.connection = self.units[-1]
             if end:
@@ -107,18 +119,18 @@ class Session:
             self.units.pop()
             await self.pools.give_back(pool, self.connection)
         self.connection = self.own
-        return -1, None
+        return Answer()
 
-    async def _execute(self, statement: str) -> tuple[int, object]:
-        """The number of rows and the first value that `statement` returned (None if it returned none)."""
+    async def _execute(self, statement: str) -> Answer:
         cursor = await self.connection.execute(statement)
         value: object = None
+        counts = [cursor.rowcount]
         # Of several statements in one text, the last says what happened.
         while cursor.nextset():
-            pass
+            counts.append(cursor.rowcount)
         if cursor.description is not None and (row := await cursor.fetchone()):
             value = row[0] if row else None
-        return cursor.rowcount, value
+        return Answer(cursor.rowcount, value, empty=max(counts) == 0)
 
     async def leave_pool(self) -> None:
         """Don't wait for a connection any longer."""

@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from lockmodel.explanation import view
-from lockmodel.modes import KINDS
-from lockmodel.replay.comparison import Taken
+from lockmodel.replay.comparison import ROW_MODES, Taken, of_one_row
 from lockmodel.replay.observe import SeenLock
 from lockmodel.replay.target import ORDINARY, Bindings
 from lockmodel.semantics import Semantics, State
-
-ROW_MODES = frozenset(KINDS["row"].modes)
 
 
 @dataclass(frozen=True)
@@ -121,10 +118,11 @@ def _must_be_seen(lock: Taken, model: Foretold, seen: Seen, told: Collection[str
 
 
 def _absorbed(lock: Taken, model: Foretold, seen: Seen) -> bool:
-    """Whether `lock`, of a row, is not seen since the same worker holds the row in a stronger mode too, as the model says."""
-    return lock.mode in ROW_MODES and any(
-        other.resource == lock.resource and other in model.holds and other != lock for other in seen.holds
-    )
+    """Whether `lock`, of a row, is not seen since the same worker has the row in another mode too, as the model says.
+
+    That is the strongest one, or, of a row that the worker has changed, the mode of the change: nobody sees what it does to the new version.
+    """
+    return any(of_one_row(other, lock) and other in model.holds and other != lock for other in seen.holds)
 
 
 def _waits(model: Foretold, seen: Seen) -> Iterator[SideLine]:

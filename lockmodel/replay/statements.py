@@ -7,7 +7,7 @@ A resource is either all the spec's or all lockmodel's, since a lock of the one 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from lockmodel.errors import Position, ReplayError, quote
@@ -15,6 +15,7 @@ from lockmodel.expressions import evaluate
 from lockmodel.machine import Config
 from lockmodel.modes import Wait
 from lockmodel.program import Block, Either, If, Lock, Loop, Program, Reference, Release, TransactionProgram
+from lockmodel.replay.no_row import tells_of_rows
 from lockmodel.replay.walk import ConcreteStep
 from lockmodel.spec import Spec
 from lockmodel.system import Request, Resource
@@ -126,7 +127,7 @@ class Statements:
             return fill_template(lock.sql, values)
         request = step.move.requests[0]
         table_mode = lock.table_mode if lock.table is not None else None
-        if lock.table is not None and step.before.part == 0:
+        if step.before.part < len(lock.table_modes):
             # The row is what the statement is about; the table is taken on the way.
             request = self._row_request(step.before, lock)
         sql = self._default(request, table_mode)
@@ -174,6 +175,12 @@ class Statements:
     def _takes_units(self, transaction: TransactionProgram) -> bool:
         taken = [step.reference for step, _ in _locks(transaction.steps, inside=False)]
         return any(map(self._is_pool, taken))
+
+    def must_find_row(self, sql: str, steps: Sequence[ConcreteStep]) -> bool:
+        """Whether `sql`, which makes `steps`, locks rows by them, so that it is not what the model says if it reports 0 rows."""
+        requests = [request for step in steps for request in step.move.requests]
+        rows = any(self.resources[request.resource].kind.name == "row" for request in requests)
+        return rows and tells_of_rows(sql, self.schema.sql if self.schema else "")
 
     def position(self, step: ConcreteStep) -> Position | None:
         """Where in the spec the statement of `step` stands."""

@@ -59,11 +59,11 @@ def begins_statement(before: Config, previous: ConcreteStep | None) -> bool:
     """Whether the lock requested at `before` is the first of its statement; `previous` is what the worker did last."""
     if before.statement is not None:
         return not before.statement[1]
-    if before.part == 1 and previous is not None:
+    if before.part and previous is not None:
         # The row's table was the step before, unless the worker held the table already and went straight to the row.
         frame = before.stack[0]
         same_step = isinstance(frame, Frame) and frame.block.steps[frame.at] is previous.move.step
-        return not (same_step and previous.before.part == 0)
+        return not (same_step and previous.before.part < before.part)
     return True
 
 

@@ -10,27 +10,43 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from lockmodel.errors import quote
 from lockmodel.replay.comparison import Comparison, Relation, Taken
-from lockmodel.replay.conformance import Conformance
+from lockmodel.replay.conformance import Conformance, Ways
 from lockmodel.report.grammar import plural
 from lockmodel.report.page import Page, text
 
-_STYLES = {Relation.EQUAL: "", Relation.MISSING: "red", Relation.UNSEEN: "yellow"}
+_STYLES = {Relation.EQUAL: "", Relation.MISSING: "red", Relation.UNSEEN: "yellow", Relation.COVERED: "dim"}
 
 
 def report(file: str, found: Sequence[Conformance], server: str, page: Page) -> str:
     """The whole report: a line for the spec, then each call of each transaction."""
     drifted = [one for one in found if not one.conforms]
-    word = Text("DRIFT", "bold red") if drifted else Text("CONFORMS", "bold green")
+    cut = incomplete(found)
+    word = Text("UNDECIDED", "bold yellow") if cut else Text("CONFORMS", "bold green")
+    if drifted:
+        word = Text("DRIFT", "bold red")
     claim = (
         f"{len(drifted)} of {plural(len(found), 'call')} differ"
         if drifted
         else f"{plural(len(found), 'call')} compared"
     )
     parts = page.heading(file, word, f"{claim}, on PostgreSQL {server}")
+    for transaction, ways in cut.items():
+        parts += ["", Text.assemble("  ", text(_cut(transaction, ways), "yellow"))]
     for one in found:
         parts += _call(one)
     return page.render(*parts)
+
+
+def incomplete(found: Sequence[Conformance]) -> dict[str, Ways]:
+    """The transactions of which some ways were not run."""
+    return {one.transaction: one.ways for one in found if one.ways is not None and not one.ways.all}
+
+
+def _cut(transaction: str, ways: Ways) -> str:
+    many = f"more than {ways.found:,}" if ways.more else f"{ways.found:,}"
+    return f"{ways.run:,} of {many} ways of {quote(transaction)} were run."
 
 
 def _call(one: Conformance) -> list[RenderableType]:
@@ -52,14 +68,15 @@ def _table(comparison: Comparison) -> Table:
     table.add_column("planned", overflow="fold", ratio=1)
     table.add_column("observed", overflow="fold", ratio=1)
     table.add_column("by", justify="right", style="dim")
-    if not comparison.conforms:
+    told = any(line.relation is not Relation.EQUAL for line in comparison.lines)
+    if told:
         table.add_column("", overflow="fold", max_width=20)
     for line in comparison.lines:
         style = _STYLES.get(line.relation, "red")
         planned = str(line.planned) if line.planned else ""
         observed = str(line.observed) if line.observed else ""
         cells = [text(planned, style), text(observed, style), Text(str(line.statement or ""))]
-        if not comparison.conforms:
+        if told:
             cells.append(text("" if line.relation is Relation.EQUAL else str(line.relation), style))
         table.add_row(*cells)
     return table
@@ -78,18 +95,14 @@ def proposal(found: Sequence[Conformance]) -> str:
             called = f" called with {arguments}" if arguments else ""
             lines.append(f"  # As observed{called}, transaction {number} of {len(one.comparisons)}.")
             lines += [f"  {_key(one.transaction)}:", "    steps:"]
-            lines += [f"      {_step(taken, one.arguments)}" for taken in _observed(comparison)]
+            lines += [f"      {_step(taken, one.arguments)}" for taken in _agreeing(comparison)]
     return "\n".join(lines) + "\n"
 
 
-def _observed(comparison: Comparison) -> list[Taken]:
-    planned = [line.planned for line in comparison.lines if line.planned]
-    place = {lock: index for index, lock in enumerate(planned)}
-    return [
-        lock
-        for statement in comparison.statements
-        for lock in sorted(statement.taken, key=lambda lock: (place.get(lock, len(place)), lock))
-    ]
+def _agreeing(comparison: Comparison) -> list[Taken]:
+    """What was observed, and what was planned with nothing to be seen of it."""
+    shown = (line.planned if line.relation is Relation.COVERED else line.observed for line in comparison.lines)
+    return [lock for lock in shown if lock is not None]
 
 
 def _step(taken: Taken, arguments: Mapping[str, object]) -> str:

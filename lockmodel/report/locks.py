@@ -97,7 +97,7 @@ class _Lines:
     def _lock(self, step: Lock, depth: int) -> Iterator[_Line]:
         reason = (step.label or "").replace("{{", "{").replace("}}", "}")
         if step.table is not None:
-            yield _Line(depth, f"{step.table.text} {step.table_mode}", reason)
+            yield from (_Line(depth, f"{step.table.text} {mode}", reason) for mode in step.table_modes)
         wait = f" {step.wait}" if step.wait is not Wait.BLOCK else ""
         kept = "" if step.kept else ", not kept"
         yield _Line(depth, f"{step.reference.text} {step.mode}{wait}{kept}", reason)

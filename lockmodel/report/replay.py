@@ -61,6 +61,9 @@ def schedules_report(file: str, replay: SchedulesReplay, page: Page, repeat: str
     if replay.outcome is ReplayOutcome.REFUTED:
         claim = f"in random schedule {last.number} of {replay.asked}, {workers}"
         parts: list[RenderableType] = [*_head(file, replay.outcome, claim, replay.server, page), ""]
+        rows = len(statement_rows(last.script, last.performance))
+        if rows > _LAST:
+            parts += [_paragraph(f"The last {_LAST} of {rows} statements:"), ""]
         parts += [Padding(_statements(last.script, last.performance, _LAST), (0, 0, 0, 2)), ""]
         parts.append(_paragraph(difference_sentence(last.script, last.performance), "red"))
         parts += _sides(last.sides)
@@ -114,6 +117,11 @@ def scenario_report(file: str, run: ScenarioRun, page: Page, *, brief: bool) -> 
             return head + schedules_report(run.spec.source.file, run.replay, page, repeat)
 
 
+def unmet_line(words: str, page: Page) -> str:
+    """What the spec expects of the check, where that is not what came out."""
+    return page.render(_paragraph(words))
+
+
 def ending_lines(script: Script, performance: Performance) -> list[str]:
     """The deadlock in Postgres's words, with what there is to say about it; nothing if there was none."""
     return _plain(_ending(script, performance))
@@ -155,6 +163,12 @@ def schedules_sentence(replay: SchedulesReplay) -> str:
         f"{plural(replay.statements, 'statement')} in {replay.seconds:.1f} s, {waited}. "
         "Each was granted, made to wait or refused as the model foretold."
     )
+    if replay.without_row:
+        they = "it" if replay.without_row == 1 else "they"
+        told += (
+            f" But {plural(replay.without_row, 'statement')} found no row to lock, so {they} did not put the locks to the test: the row was "
+            "deleted or changed before, or the schema's SQL does not insert it."
+        )
     if replay.waits:
         return told
     if not replay.can_wait:

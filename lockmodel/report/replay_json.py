@@ -99,6 +99,7 @@ def _schedules(replay: SchedulesReplay) -> Json:
         "run": len(replay.runs),
         "sent": replay.statements,
         "waited": replay.waits,
+        "found_no_row": replay.without_row,
         "deadlocks": replay.deadlocks,
         "own_sql_for": sorted(replay.synthetic),
         "schedule": None if shown is None else shown.number,

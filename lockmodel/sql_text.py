@@ -69,6 +69,11 @@ def table_modes(sql: str, names: Collection[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(mode for _, mode in sorted([*writes, *locks])))
 
 
+def bare(sql: str) -> str:
+    """The words and characters of `sql` in lower case, a space between them; without comments, and with `x` for what is in quotes."""
+    return " ".join("x" if token.quoted or token.text == "''" else token.text for token in _tokens(sql))
+
+
 def _tokens(sql: str) -> Iterator[_Token]:
     """The words and characters of `sql`; comments are left out, and what is quoted is one token."""
     at = 0

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 
-_QUOTED = re.compile(
-    r"""--[^\n]* | /\*.*?\*/ | '(?:[^']|'')*' | "(?:[^"]|"")*" | (\$\w*\$).*?\1""", re.DOTALL | re.VERBOSE
-)
+from lockmodel.sql_text import bare
+
 _LOCKING = re.compile(r"\bfor\s+(?:no\s+key\s+update|update|key\s+share|share)\b")
 _INNER = re.compile(r"\([^()]*\)")
 _HIDDEN = re.compile(r"\bcreate\b[^;]*?\b(?:trigger|rule|view|function|procedure)\b")
@@ -20,9 +19,9 @@ _NO_ROWS = ("lock", "set", "savepoint", "release", "begin")
 
 def tells_of_rows(sql: str, schema: str = "") -> bool:
     """Whether `sql` has locked no row if it reports 0 rows, on tables that `schema` makes."""
-    if _HIDDEN.search(_bare(schema)):
+    if _HIDDEN.search(bare(schema)):
         return False
-    return all(_tells(statement.strip()) for statement in _bare(sql).split(";") if statement.strip())
+    return all(_tells(statement.strip()) for statement in bare(sql).split(";") if statement.strip())
 
 
 def _tells(statement: str) -> bool:
@@ -40,8 +39,3 @@ def _tells(statement: str) -> bool:
             return locking == 0 and not re.search(r"\bdo\s+update\b", outer)
         case first:
             return first in _NO_ROWS
-
-
-def _bare(sql: str) -> str:
-    """`sql` in lower case, without comments and what stands in quotes."""
-    return _QUOTED.sub(" x ", sql).lower()

@@ -13,7 +13,8 @@ from pathlib import Path
 import psycopg
 import pytest
 from leftovers import leftovers, remains
-from test_replay import LIES, NOT_REALIZABLE, SPECS
+from replaying import LIES
+from test_replay import NOT_REALIZABLE, SPECS
 
 pytestmark = pytest.mark.postgres
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from generated import to_yaml
 from leftovers import remains
+from replaying import interrupt
 
 from lockmodel.checker import check
 from lockmodel.errors import ReplayError, SpecError
@@ -140,15 +141,7 @@ def test_an_interruption_leaves_nothing(seconds: float, dsn: str) -> None:
     """While connections are made, while workers wait in the pool and in Postgres."""
     script, prepared = script_of(spec(SECOND))
 
-    async def interrupted() -> None:
-        async with Driver(dsn) as driver:
-            task = asyncio.create_task(driver.perform(script, prepared.setup))
-            await asyncio.sleep(seconds)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-
-    asyncio.run(interrupted())
+    interrupt(script, prepared, seconds, dsn)
     assert remains(dsn) == []
 
 
